@@ -1,0 +1,1 @@
+"""Bluesky documents in, results out: sources, intake, pipeline, executors and sinks."""

@@ -1,0 +1,1 @@
+"""Stored measurements as Bluesky documents."""

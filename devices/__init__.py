@@ -1,0 +1,1 @@
+"""Ophyd classes of the beamline and of its simulation."""

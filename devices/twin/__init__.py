@@ -1,0 +1,1 @@
+"""The simulated beamline: physics only, no ophyd, and no code shared with the analysis."""

@@ -1,0 +1,1 @@
+"""Bluesky plans, energy grids and scan trajectories."""

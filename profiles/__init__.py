@@ -1,0 +1,1 @@
+"""Wires everything together: settings, sessions, servers and what the command line runs."""
