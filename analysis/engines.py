@@ -1,0 +1,221 @@
+"""Reconstruction engines: ``(data, guess, options) -> Iterator[Reconstruction]``.
+
+The caller decides how often to look, to show progress and when to stop. Both engines see the same
+forward model: the probe, shifted to the exact sub-pixel position, times the object window, times the
+pixel modes, propagated to the detector by a unitary FFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from ptychrome.analysis import kernels
+from ptychrome.analysis.optics import pixel_modes
+from ptychrome.analysis.options import EpieOptions, MlOptions, Stage
+from ptychrome.analysis.scan import DiffractionData
+
+
+class ReconstructionError(RuntimeError):
+    """A reconstruction that diverged; the message names the energy's engine and the sweep."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """State of a reconstruction after some sweeps.
+
+    Attributes
+    ----------
+    object : (ny, nx) complex64
+        Transmission on the free-running grid, not yet normalised.
+    probe : (modes, n, n) complex64
+        √photons, centred on pixel ``(ny // 2, nx // 2)``.
+    illumination : (ny, nx) float32
+        Σ|P|² over all positions; shows where the object was seen.
+    error : tuple of float
+        R-factor √(Σ(√I − |Ψ|)² / ΣI) of each sweep so far.
+    """
+
+    object: NDArray[np.complex64]
+    probe: NDArray[np.complex64]
+    illumination: NDArray[np.float32]
+    error: tuple[float, ...] = ()
+
+
+def start(data: DiffractionData, probe: NDArray[np.complex64]) -> Reconstruction:
+    """First guess: an object of unity and the given probe, scaled to the measured photons.
+
+    Parameters
+    ----------
+    data : DiffractionData
+    probe : (ny, nx) or (modes, ny, nx) complex64
+        Calculated or warm-start probe; the array itself is not altered.
+    """
+    probe = np.array(probe, dtype=np.complex64, ndmin=3)
+    probe *= np.float32(np.sqrt(data.photons / np.sum(np.abs(probe) ** 2)))
+    shape = data.object_shape
+    return Reconstruction(np.ones(shape, np.complex64), probe, np.zeros(shape, np.float32))
+
+
+def run(data: DiffractionData, guess: Reconstruction, stages: tuple[Stage, ...]) -> Iterator[Reconstruction]:
+    """Run the engines of a recipe one after the other, each starting from the result before.
+
+    Raises
+    ------
+    ReconstructionError
+        If the error of a sweep is not finite.
+    """
+    state = guess
+    for stage in stages:
+        for step in ENGINES[stage.engine](data, state, stage):
+            state = step
+            if not np.isfinite(state.error[-1]):
+                raise ReconstructionError(
+                    f"{stage.engine} diverged in sweep {len(state.error)}; "
+                    "check the frames, the positions and the start probe"
+                )
+            yield state
+
+
+def epie(data: DiffractionData, guess: Reconstruction, options: EpieOptions) -> Iterator[Reconstruction]:
+    """Extended ptychographic iterative engine, one position after the other in random order.
+
+    Source: Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009). Uses the first probe mode only.
+    """
+    model = _Forward(data, pixel_modes_count=1, batch=1)
+    norm = _power(data)
+    obj = guess.object.copy()
+    probe_hat = fft.fft2(guess.probe[0])
+    errors = guess.error
+    rng = np.random.default_rng(options.seed)
+    change = np.empty_like(guess.probe[:1])
+    for sweep in range(options.sweeps):
+        step = options.probe_step if sweep >= options.probe_start else 0.0
+        total = 0.0
+        for j in rng.permutation(len(data.amplitude)):
+            index = slice(j, j + 1)
+            ramp = model.ramps(index)
+            probe = fft.ifft2(probe_hat * ramp)
+            residual, error = model.residual(obj, probe, index)
+            total += error
+            row, column = data.corner[j]
+            kernels.pie_update(obj, probe[0], residual[0], row, column, options.object_step, step, change[0])
+            if step:
+                probe_hat += fft.fft2(change[0]) * np.conj(ramp[0])
+        errors = (*errors, float(np.sqrt(total / norm)))
+        probe = fft.ifft2(probe_hat)[None]
+        yield Reconstruction(obj.copy(), probe, model.illumination(probe[0]), errors)
+
+
+def ml(data: DiffractionData, guess: Reconstruction, options: MlOptions) -> Iterator[Reconstruction]:
+    """Accelerated maximum likelihood: all positions per sweep, object and probe together.
+
+    Minimises Σ(√I − |Ψ|)² (amplitudes have nearly constant variance under Poisson noise) by
+    preconditioned gradient steps with Nesterov momentum, restarted when the error rises (physics.md,
+    "What is attainable"). The integration of each detector pixel is part of the model.
+    """
+    model = _Forward(data, options.pixel_modes, batch=options.batch)
+    norm = _power(data)
+    obj, probe = guess.object, guess.probe[0]
+    ahead_obj, ahead_probe = obj, probe
+    errors, momentum, last = guess.error, 1.0, np.inf
+    for _ in range(options.sweeps):
+        gradient = model.gradient(ahead_obj, ahead_probe)
+        error = float(np.sqrt(gradient.error / norm))
+        if error > last:
+            momentum = 1.0
+        last = error
+        floor = np.float32(options.damping * gradient.probe_power.max())
+        new_obj = ahead_obj + options.step * gradient.object / (gradient.probe_power + floor)
+        floor = np.float32(options.damping * gradient.object_power.max())
+        new_probe = ahead_probe + options.step * gradient.probe / (gradient.object_power + floor)
+        following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        beta = np.float32((momentum - 1) / following)
+        ahead_obj = new_obj + beta * (new_obj - obj)
+        ahead_probe = new_probe + beta * (new_probe - probe)
+        obj, probe, momentum = new_obj, new_probe, following
+        errors = (*errors, error)
+        yield Reconstruction(obj, probe[None], gradient.probe_power, errors)
+
+
+ENGINES: dict[str, Callable[..., Iterator[Reconstruction]]] = {"epie": epie, "ml": ml}
+
+
+def _power(data: DiffractionData) -> float:
+    return float(np.sum(data.amplitude**2, where=data.amplitude > 0, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class _Gradient:
+    object: NDArray[np.complex64]
+    probe: NDArray[np.complex64]
+    probe_power: NDArray[np.float32]
+    object_power: NDArray[np.float32]
+    error: float
+
+
+class _Forward:
+    """The forward model of one energy and its adjoint, with buffers that live as long as the engine."""
+
+    def __init__(self, data: DiffractionData, pixel_modes_count: int, batch: int) -> None:
+        ny, nx = data.amplitude.shape[1:]
+        self._data = data
+        self._modes = pixel_modes((ny, nx), pixel_modes_count)
+        self._batch = min(batch, len(data.amplitude))
+        self._waves = np.empty((self._batch, pixel_modes_count, ny, nx), np.complex64)
+        self._floor = np.float32(1e-6 * data.photons / (ny * nx))
+        shift = -2j * np.pi * data.fraction.astype(np.float64)
+        self._row_ramp = np.exp(shift[:, :1] * fft.fftfreq(ny)).astype(np.complex64)
+        self._column_ramp = np.exp(shift[:, 1:] * fft.fftfreq(nx)).astype(np.complex64)
+
+    def ramps(self, index: slice) -> NDArray[np.complex64]:
+        """Fourier phases that shift the probe to the exact positions of a batch."""
+        return self._row_ramp[index, :, None] * self._column_ramp[index, None, :]
+
+    def residual(self, obj: NDArray, probes: NDArray, index: slice) -> tuple[NDArray[np.complex64], float]:
+        """Exit-wave residuals (b, ny, nx) of a batch and its summed squared amplitude error."""
+        waves = self._waves[: len(probes)]
+        kernels.exit_waves(obj, probes, self._modes, self._data.corner[index], waves)
+        far = fft.fft2(waves, norm="ortho", overwrite_x=True)
+        error = kernels.modulus_residual(far, self._data.amplitude[index], self._floor)
+        near = fft.ifft2(far, norm="ortho", overwrite_x=True)
+        kernels.combine_modes(near, self._modes)
+        return near[:, 0], error
+
+    def gradient(self, obj: NDArray, probe: NDArray) -> _Gradient:
+        """Preconditioned descent directions over all positions."""
+        obj_gradient = np.zeros_like(obj)
+        probe_power = np.zeros(obj.shape, np.float32)
+        object_power = np.zeros(probe.shape, np.float32)
+        probe_hat, change_hat = fft.fft2(probe), np.zeros_like(probe)
+        total, count = 0.0, len(self._data.amplitude)
+        for first in range(0, count, self._batch):
+            index = slice(first, min(first + self._batch, count))
+            ramps = self.ramps(index)
+            probes = fft.ifft2(probe_hat * ramps, overwrite_x=True)
+            residual, error = self.residual(obj, probes, index)
+            own = np.empty_like(probes)
+            kernels.accumulate(
+                obj, probes, residual, self._data.corner[index], obj_gradient, own, probe_power, object_power
+            )
+            change_hat += np.einsum("bij,bij->ij", fft.fft2(own, overwrite_x=True), np.conj(ramps))
+            total += error
+        return _Gradient(obj_gradient, fft.ifft2(change_hat), probe_power, object_power, total)
+
+    def illumination(self, probe: NDArray) -> NDArray[np.float32]:
+        """Σ|P|² over all positions, rounded to whole pixels."""
+        total = np.zeros(self._data.object_shape, np.float32)
+        power = np.abs(probe) ** 2
+        ny, nx = power.shape
+        for row, column in self._data.corner:
+            total[row : row + ny, column : column + nx] += power
+        return total
+
+
+def with_object(guess: Reconstruction, obj: NDArray[np.complex64]) -> Reconstruction:
+    """The same guess with another start object of equal shape (a warm start)."""
+    return replace(guess, object=np.ascontiguousarray(obj, dtype=np.complex64))

@@ -1,0 +1,121 @@
+"""What ptychography leaves open, fixed per energy from the vacuum: amplitude, phase offset and phase ramp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """A transmission with vacuum = 1.
+
+    Attributes
+    ----------
+    object : (ny, nx) complex64
+        Transmission.
+    vacuum : (ny, nx) bool
+        Pixels that served as vacuum.
+    found_vacuum : bool
+        False where no vacuum could be told apart: amplitude and phase are then relative to the field's
+        median.
+    """
+
+    object: NDArray[np.complex64]
+    vacuum: NDArray[np.bool_]
+    found_vacuum: bool = True
+
+
+def phase_of(obj: NDArray[np.complexfloating]) -> NDArray[np.float32]:
+    """Phase of a normalised transmission in (−3π/2, π/2]: matter retards, so 4.7 rad need no unwrapping."""
+    return (np.angle(obj * 1j) - np.pi / 2).astype(np.float32)
+
+
+def absorbance_of(obj: NDArray[np.complexfloating]) -> NDArray[np.float32]:
+    """Absorbance μt = −2 ln|O| (dimensionless), of the same shape as `obj`."""
+    return (-2 * np.log(np.maximum(np.abs(obj), 1e-6))).astype(np.float32)
+
+
+def normalise(
+    obj: NDArray[np.complexfloating],
+    field: NDArray[np.bool_],
+    vacuum: NDArray[np.bool_] | None = None,
+    *,
+    margin_px: int = 3,
+) -> Normalised:
+    """Divide a transmission by the plane wave it shows in vacuum.
+
+    Parameters
+    ----------
+    obj : (ny, nx) complex
+        Reconstructed transmission with arbitrary amplitude, phase offset and phase ramp.
+    field : (ny, nx) bool
+        Pixels that were well lit.
+    vacuum : (ny, nx) bool, optional
+        Known vacuum; by default it is found from the phase (Otsu's threshold, then a margin).
+    margin_px : int
+        Distance kept from the particle when the vacuum is found, pixels.
+
+    Returns
+    -------
+    Normalised
+    """
+    if vacuum is not None:
+        return Normalised(_divide_plane_wave(obj, vacuum & field), vacuum & field)
+    flat = _remove_mean_gradient(obj, field)
+    for _ in range(3):
+        found = _find_vacuum(flat, field, margin_px)
+        if found.sum() < max(20, 0.03 * field.sum()):
+            scale = np.median(np.abs(flat[field]))
+            offset = np.angle(np.sum(flat[field]))
+            return Normalised((flat / scale * np.exp(-1j * offset)).astype(np.complex64), found, False)
+        flat = _divide_plane_wave(flat, found)
+    return Normalised(flat, found)
+
+
+def _remove_mean_gradient(obj: NDArray, field: NDArray[np.bool_]) -> NDArray[np.complex64]:
+    """Level an image by its mean phase step: flat vacuum weighs in, a particle's slopes average out."""
+    rows, columns = np.indices(obj.shape)
+    slopes = []
+    for axis in (0, 1):
+        both = field & np.roll(field, -1, axis)
+        step = np.where(both, np.roll(obj, -1, axis) * np.conj(obj), 0)
+        step /= np.maximum(np.abs(step), 1e-12)
+        slopes.append(np.angle(np.sum(step)))
+    return (obj * np.exp(-1j * (slopes[0] * rows + slopes[1] * columns))).astype(np.complex64)
+
+
+def _find_vacuum(obj: NDArray, field: NDArray[np.bool_], margin_px: int) -> NDArray[np.bool_]:
+    phase = np.angle(obj[field])
+    counts, edges = np.histogram(phase, bins=64, range=(-np.pi, np.pi))
+    smooth = ndimage.uniform_filter1d(counts.astype(float), 3, mode="wrap")
+    mode = edges[np.argmax(smooth)] + np.pi / 64
+    relative = ndimage.gaussian_filter(phase_of(obj * np.exp(-1j * mode)), 1.0)
+    threshold = threshold_otsu(np.clip(relative[field], -1.5, 0.5))
+    spread = 1.4826 * np.median(np.abs(relative[field & (relative > threshold)]))
+    matter = field & (relative < min(threshold / 2, -4 * spread))
+    matter = ndimage.binary_opening(matter)
+    return field & ~ndimage.binary_dilation(matter, iterations=margin_px)
+
+
+def _divide_plane_wave(obj: NDArray, vacuum: NDArray[np.bool_]) -> NDArray[np.complex64]:
+    """Least-squares plane of the phase and mean log amplitude over the vacuum, with one robust pass."""
+    rows, columns = np.nonzero(vacuum)
+    middle = np.angle(np.sum(obj[vacuum]))
+    values = obj[vacuum] * np.exp(-1j * middle)
+    design = np.stack([np.ones(len(rows)), rows, columns], axis=1)
+    phase = np.angle(values)
+    weight = np.ones(len(rows))
+    for _ in range(2):
+        plane, *_ = np.linalg.lstsq(design * weight[:, None], phase * weight, rcond=None)
+        rest = phase - design @ plane
+        spread = 1.4826 * np.median(np.abs(rest)) + 1e-9
+        weight = (np.abs(rest) < 4 * spread).astype(float)
+    log_amplitude = np.median(np.log(np.maximum(np.abs(values), 1e-6)))
+    all_rows, all_columns = np.indices(obj.shape)
+    wave = plane[0] + middle + plane[1] * all_rows + plane[2] * all_columns
+    return (obj * np.exp(-log_amplitude - 1j * wave)).astype(np.complex64)

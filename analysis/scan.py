@@ -1,0 +1,216 @@
+"""What one energy of a scan measured: geometry, positions and prepared frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from ptychrome.analysis.optics import pixel_size_m
+
+
+class DataError(ValueError):
+    """Measured data that cannot be reconstructed; the message names what is wrong and what was expected."""
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How rows and columns of a frame run in the CXI frame (z along the beam, y up).
+
+    A frame whose rows run along x is transposed once, on reading, so that afterwards rows always
+    follow y and columns x, each with a sign.
+
+    Attributes
+    ----------
+    transpose : bool
+        Whether frames must be transposed.
+    row_sign, column_sign : int
+        +1 or −1: the sense of y along rows and of x along columns (after transposing).
+    """
+
+    transpose: bool = False
+    row_sign: int = -1
+    column_sign: int = -1
+
+    @classmethod
+    def from_steps(cls, row_step: tuple[float, ...], column_step: tuple[float, ...]) -> Orientation:
+        """Orientation of a detector from its two basis vectors.
+
+        Raises
+        ------
+        DataError
+            If the vectors are not within 1 degree of two different axes of the laboratory.
+        """
+        row, column = (np.asarray(v, dtype=float) / np.linalg.norm(v) for v in (row_step, column_step))
+        transpose = abs(row[0]) > abs(row[1])
+        if transpose:
+            row, column = column, row
+        if min(abs(row[1]), abs(column[0])) < np.cos(np.radians(1.0)):
+            raise DataError(
+                f"detector basis vectors {row_step}, {column_step} are not along x and y; "
+                "expected a detector aligned with the laboratory within 1 degree"
+            )
+        return cls(bool(transpose), int(np.sign(row[1])), int(np.sign(column[0])))
+
+
+@dataclass(frozen=True)
+class ScanGeometry:
+    """Geometry of one energy.
+
+    Attributes
+    ----------
+    energy_eV : float
+        Photon energy, eV.
+    shape : (int, int)
+        Rows and columns of a frame (after transposing).
+    detector_pixel_m : (float, float)
+        Pitch along rows and columns, m.
+    distance_m : float
+        Sample to detector, m.
+    orientation : Orientation
+        Sense of rows and columns.
+    center_m : (float, float)
+        (y, x) of the sample point drawn at the centre of the object array, CXI frame, m.
+    """
+
+    energy_eV: float
+    shape: tuple[int, int]
+    detector_pixel_m: tuple[float, float]
+    distance_m: float
+    orientation: Orientation = Orientation()
+    center_m: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def pixel_m(self) -> tuple[float, float]:
+        """Free-running object pixel along rows and columns, m."""
+        return pixel_size_m(self.energy_eV, self.distance_m, self.detector_pixel_m, self.shape)
+
+    def offsets_px(self, stage_yx_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where the probe hits, in pixels from the centre of the object.
+
+        Parameters
+        ----------
+        stage_yx_m : (n, 2) float64, m
+            Translations (y, x) of the sample; the probe moves over the sample by minus this.
+
+        Returns
+        -------
+        (n, 2) float64
+            (row, column) offsets in object pixels.
+        """
+        signs = np.array([self.orientation.row_sign, self.orientation.column_sign])
+        return (-stage_yx_m - np.asarray(self.center_m)) * signs / np.asarray(self.pixel_m)
+
+
+@dataclass(frozen=True)
+class DiffractionData:
+    """Prepared frames of one energy, ready for an engine.
+
+    Attributes
+    ----------
+    amplitude : (n, ny, nx) float32
+        √photons, zero frequency at [0, 0]; negative where a pixel was not measured and is left free.
+    corner : (n, 2) int64
+        First row and column of each position's window in the object.
+    fraction : (n, 2) float32
+        Sub-pixel part of each position, within ±0.5.
+    object_shape : (int, int)
+        Shape of the object array.
+    photons : float
+        Photons per frame of the unattenuated beam (estimate from the brightest frames).
+    """
+
+    amplitude: NDArray[np.float32]
+    corner: NDArray[np.int64]
+    fraction: NDArray[np.float32]
+    object_shape: tuple[int, int]
+    photons: float
+
+
+def prepare(
+    frames: NDArray,
+    geometry: ScanGeometry,
+    stage_yx_m: NDArray[np.float64],
+    *,
+    mask: NDArray | None = None,
+    dark: NDArray | None = None,
+    i0: NDArray[np.float64] | None = None,
+    margin_px: int = 2,
+) -> DiffractionData:
+    """Turn counts and stage readings into amplitudes and pixel positions.
+
+    Parameters
+    ----------
+    frames : (n, ny, nx) integer or float, photons
+        Raw frames. −1, NaN and the largest value of an integer type mark pixels not measured.
+    geometry : ScanGeometry
+    stage_yx_m : (n, 2) float64, m
+        Sample translations (y, x).
+    mask : (ny, nx) integer, optional
+        0 = good.
+    dark : (ny, nx), optional, photons
+        Subtracted from every frame.
+    i0 : (n,) float, optional
+        Incident intensity of each frame, any unit; frames are scaled to its mean.
+    margin_px : int
+        Pixels added around the scanned field.
+
+    Returns
+    -------
+    DiffractionData
+
+    Raises
+    ------
+    DataError
+        If numbers of frames and positions differ, fewer than two positions, positions are not finite,
+        every frame is empty, or the incident intensity is not positive.
+    """
+    _check(frames, geometry, stage_yx_m, i0)
+    counts = frames.astype(np.float32)
+    invalid = ~np.isfinite(counts) | (counts == -1)
+    if np.issubdtype(frames.dtype, np.integer):
+        invalid |= frames == np.iinfo(frames.dtype).max
+    if mask is not None:
+        invalid |= np.asarray(mask) != 0
+    if dark is not None:
+        counts -= np.asarray(dark, dtype=np.float32)
+    if i0 is not None:
+        counts *= (np.mean(i0) / i0).astype(np.float32)[:, None, None]
+    amplitude = np.sqrt(np.clip(counts, 0, None))
+    amplitude[invalid] = -1.0
+    total = np.sum(counts, axis=(1, 2), where=~invalid)
+    if not total.max() > 0:
+        raise DataError(
+            f"all {len(frames)} frames at {geometry.energy_eV:.2f} eV are empty; expected photons"
+        )
+
+    offsets = geometry.offsets_px(stage_yx_m)
+    window = np.asarray(geometry.shape)
+    half_extent = np.ceil(np.abs(offsets).max(axis=0)).astype(int) + margin_px
+    object_shape = window + 2 * half_extent
+    whole = np.floor(offsets + 0.5).astype(np.int64)
+    return DiffractionData(
+        amplitude=fft.ifftshift(amplitude, axes=(1, 2)),
+        corner=whole + half_extent,
+        fraction=(offsets - whole).astype(np.float32),
+        object_shape=(int(object_shape[0]), int(object_shape[1])),
+        photons=float(np.mean(total[total >= np.quantile(total, 0.9)])),
+    )
+
+
+def _check(frames: NDArray, geometry: ScanGeometry, stage_yx_m: NDArray, i0: NDArray | None) -> None:
+    where = f"at {geometry.energy_eV:.2f} eV"
+    if frames.ndim != 3 or frames.shape[1:] != geometry.shape:
+        raise DataError(f"frames {where} have shape {frames.shape}; expected (n, {geometry.shape})")
+    if len(frames) != len(stage_yx_m):
+        raise DataError(
+            f"{len(frames)} frames but {len(stage_yx_m)} positions {where}; expected equal numbers"
+        )
+    if len(frames) < 2:
+        raise DataError(f"only {len(frames)} position {where}; ptychography needs overlapping positions")
+    if not np.isfinite(stage_yx_m).all():
+        raise DataError(f"positions {where} hold NaN or infinity; expected metres")
+    if i0 is not None and not (np.isfinite(i0).all() and (i0 > 0).all()):
+        raise DataError(f"incident intensity {where} is not positive everywhere; check the ion chamber")

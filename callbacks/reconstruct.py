@@ -1,0 +1,166 @@
+"""From a job to a reconstruction: reads the frames and calls the engines; runs in any worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the detector's compression filters)
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychrome.analysis.engines import Reconstruction, run, start
+from ptychrome.analysis.optics import kb_probe
+from ptychrome.analysis.options import Stage
+from ptychrome.analysis.scan import DataError, DiffractionData, Orientation, ScanGeometry, prepare
+from ptychrome.callbacks.intake import EnergyJob, FrameFile
+from ptychrome.schema import ScanMetadata
+
+
+@dataclass(frozen=True)
+class ReconstructedEnergy:
+    """One finished energy.
+
+    Attributes
+    ----------
+    index : int
+        Place on the planned energy axis.
+    geometry : ScanGeometry
+    reconstruction : Reconstruction
+    photons : float
+        Photons per frame of the unattenuated beam.
+    frames : int
+        Frames that went in.
+    """
+
+    index: int
+    geometry: ScanGeometry
+    reconstruction: Reconstruction
+    photons: float
+    frames: int
+
+
+def geometry_at(metadata: ScanMetadata, energy_eV: float) -> ScanGeometry:
+    """Geometry of one planned energy, with frames whose rows run along x transposed.
+
+    Raises
+    ------
+    DataError
+        If the detector is not aligned with the laboratory.
+    """
+    detector = metadata.geometry
+    orientation = Orientation.from_steps(detector.row_step, detector.column_step)
+    order = -1 if orientation.transpose else 1
+    (y_low, y_high), (x_low, x_high) = metadata.extent_m
+    return ScanGeometry(
+        energy_eV=energy_eV,
+        shape=detector.shape[::order],
+        detector_pixel_m=detector.pixel_size_m[::order],
+        distance_m=detector.distance_m,
+        orientation=orientation,
+        center_m=(-(y_low + y_high) / 2, -(x_low + x_high) / 2),
+    )
+
+
+def reconstruct(
+    job: EnergyJob, stages: tuple[Stage, ...], warm_probe: NDArray[np.complex64] | None = None
+) -> ReconstructedEnergy:
+    """Reconstruct one energy.
+
+    Parameters
+    ----------
+    job : EnergyJob
+    stages : tuple of Stage
+        Engines of the recipe, in order.
+    warm_probe : (modes, ny, nx) complex64, optional
+        Probe of a finished energy. The window and the probe both scale with the wavelength, so it fits
+        as it is.
+
+    Raises
+    ------
+    DataError
+        If the frames cannot be read or do not fit the positions.
+    ptychrome.analysis.engines.ReconstructionError
+        If an engine diverges.
+    """
+    geometry = geometry_at(job.metadata, job.energy_eV)
+    data, guess_probe = load(job, geometry)
+    if warm_probe is not None:
+        probe = warm_probe
+    elif guess_probe is not None:
+        probe = guess_probe
+    else:
+        probe = calculated_probe(job.metadata, geometry)
+    result = None
+    for result in run(data, start(data, probe), stages):
+        pass
+    if result is None:
+        raise DataError("the recipe has no reconstruction stage; expected at least one")
+    return ReconstructedEnergy(job.index, geometry, result, data.photons, len(job.frames))
+
+
+def calculated_probe(metadata: ScanMetadata, geometry: ScanGeometry) -> NDArray[np.complex64]:
+    """(ny, nx) complex64, the KB focus that the metadata describes."""
+    model = metadata.probe
+    return kb_probe(
+        geometry.shape,
+        geometry.pixel_m,
+        geometry.energy_eV,
+        fwhm_m=model.fwhm_m,
+        fwhm_energy_eV=model.fwhm_energy_eV or min(metadata.energies_eV),
+        defocus_m=model.defocus_m,
+    )
+
+
+def load(job: EnergyJob, geometry: ScanGeometry) -> tuple[DiffractionData, NDArray[np.complex64] | None]:
+    """Read the frames of a job and prepare them; also the stored start probe, if there is one.
+
+    Raises
+    ------
+    DataError
+        If a file or a dataset is missing, a frame is not there, or data do not fit together.
+    """
+    by_file: dict[FrameFile, list[tuple[int, int]]] = {}
+    for position, (file, frame) in enumerate(job.frames):
+        by_file.setdefault(file, []).append((position, frame))
+    frames: NDArray | None = None
+    mask = dark = probe = None
+    for file, pairs in by_file.items():
+        stack, mask, dark, probe = _read(file, [frame for _, frame in pairs])
+        if frames is None:
+            frames = np.empty((len(job.frames), *stack.shape[1:]), stack.dtype)
+        frames[[position for position, _ in pairs]] = stack
+    if frames is None:
+        raise DataError(f"no frame arrived at {job.energy_eV:.2f} eV; check the detector")
+    if geometry.orientation.transpose:
+        frames = frames.swapaxes(1, 2)
+        mask, dark, probe = (None if a is None else np.swapaxes(a, -1, -2) for a in (mask, dark, probe))
+    return prepare(frames, geometry, job.stage_yx_m, mask=mask, dark=dark, i0=job.i0), probe
+
+
+def _read(
+    file: FrameFile, indices: list[int]
+) -> tuple[NDArray, NDArray | None, NDArray | None, NDArray | None]:
+    """Frames (in ascending order of `indices`' sorting, given back in their own order) and static arrays."""
+    try:
+        with h5py.File(file.path, "r", swmr=True, locking=False) as handle:
+            dataset = handle[file.dataset]
+            order = np.argsort(indices)
+            wanted = np.asarray(indices)[order]
+            if wanted[-1] >= len(dataset):
+                raise DataError(
+                    f"{file.path}: {file.dataset} holds {len(dataset)} frames; frame {wanted[-1]} was announced"
+                )
+            contiguous = wanted[-1] - wanted[0] + 1 == len(wanted)
+            read = dataset[wanted[0] : wanted[-1] + 1] if contiguous else dataset[wanted]
+            stack = np.empty_like(read)
+            stack[order] = read
+            static = [
+                None if path is None else handle[path][()] for path in (file.mask, file.dark, file.probe)
+            ]
+    except (OSError, KeyError) as error:
+        raise DataError(f"{file.path}: cannot read {file.dataset}: {error}") from error
+    mask, dark, probe = static
+    if probe is not None:
+        probe = np.reshape(probe, (-1, *probe.shape[-2:])).astype(np.complex64)
+    return stack, mask, dark, probe
