@@ -8,7 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-_OPTIONS = {"cache": True, "fastmath": True, "nogil": True}
+# reassociation lets sums vectorise; NaN keeps its meaning, so that a diverging engine is noticed
+_FAST = {"reassoc", "contract", "arcp", "nsz"}
+_OPTIONS = {"cache": True, "fastmath": _FAST, "nogil": True, "error_model": "numpy"}
 
 
 @njit(**_OPTIONS)
@@ -66,13 +68,18 @@ def modulus_residual(waves, amplitude, floor):  # type: ignore[no-untyped-def]
 @njit(**_OPTIONS)
 def combine_modes(waves, modes):  # type: ignore[no-untyped-def]
     """waves[b, 0] ← Σ_k modes[k] · waves[b, k]: the residual of the common exit wave."""
-    count, n_modes, ny, _ = waves.shape
+    count, n_modes, ny, nx = waves.shape
     for b in range(count):
         for r in range(ny):
             total = waves[b, 0, r]
-            total[:] = total * modes[0, r]
+            weight = modes[0, r]
+            for c in range(nx):
+                total[c] = total[c] * weight[c]
             for k in range(1, n_modes):
-                total[:] = total + waves[b, k, r] * modes[k, r]
+                row = waves[b, k, r]
+                weight = modes[k, r]
+                for c in range(nx):
+                    total[c] += row[c] * weight[c]
 
 
 @njit(**_OPTIONS)

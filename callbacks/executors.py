@@ -1,4 +1,4 @@
-"""Where reconstructions run. Any ``concurrent.futures.Executor`` fits, Dask's ``Client.get_executor()`` too."""
+"""Where reconstructions run: any ``concurrent.futures.Executor``, Dask's ``Client.get_executor()`` too."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import h5py
@@ -91,11 +92,7 @@ def reconstruct(
         probe = guess_probe
     else:
         probe = calculated_probe(job.metadata, geometry)
-    result = None
-    for result in run(data, start(data, probe), stages):
-        pass
-    if result is None:
-        raise DataError("the recipe has no reconstruction stage; expected at least one")
+    (result,) = deque(run(data, start(data, probe), stages), maxlen=1)
     return ReconstructedEnergy(job.index, geometry, result, data.photons, len(job.frames))
 
 
@@ -138,10 +135,8 @@ def load(job: EnergyJob, geometry: ScanGeometry) -> tuple[DiffractionData, NDArr
     return prepare(frames, geometry, job.stage_yx_m, mask=mask, dark=dark, i0=job.i0), probe
 
 
-def _read(
-    file: FrameFile, indices: list[int]
-) -> tuple[NDArray, NDArray | None, NDArray | None, NDArray | None]:
-    """Frames (in ascending order of `indices`' sorting, given back in their own order) and static arrays."""
+def _read(file: FrameFile, indices: list[int]) -> tuple[NDArray, *tuple[NDArray | None, ...]]:
+    """The frames of `indices`, in that order, then mask, dark and start probe."""
     try:
         with h5py.File(file.path, "r", swmr=True, locking=False) as handle:
             dataset = handle[file.dataset]
@@ -149,7 +144,8 @@ def _read(
             wanted = np.asarray(indices)[order]
             if wanted[-1] >= len(dataset):
                 raise DataError(
-                    f"{file.path}: {file.dataset} holds {len(dataset)} frames; frame {wanted[-1]} was announced"
+                    f"{file.path}: {file.dataset} holds {len(dataset)} frames; "
+                    f"frame {wanted[-1]} was announced"
                 )
             contiguous = wanted[-1] - wanted[0] + 1 == len(wanted)
             read = dataset[wanted[0] : wanted[-1] + 1] if contiguous else dataset[wanted]

@@ -1,0 +1,32 @@
+# Two commands do everything on a fresh machine with Python >= 3.11: `make demo` and `make test`.
+# uv is used where it is installed; pip does otherwise.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	$(VENV)/bin/ptychrome demo $(ARGS)
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ptychrome needs Python 3.11 or newer; $(PYTHON) is older: run make PYTHON=python3.x"; exit 1; }
+	if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+		uv pip install --quiet --python $(VENV)/bin/python -e '.[dev]'; \
+	else \
+		$(PYTHON) -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet -e '.[dev]'; \
+	fi
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,470 @@
+"""Fits of K-edge spectra, pixel by pixel: edge step, pre-edge peak and white line, with uncertainties.
+
+The model is eq. (1) of Uematsu et al., Phys. Chem. Chem. Phys. 25, 3867 (2023):
+μt(E) = a + (b1/2)·[1 + erf((E − b2)/b3)] + Σ_i c_i1 / {1 + ((E − c_i2)/c_i3)²}.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import numpy as np
+import xraydb
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+from scipy.special import erf
+
+from ptychrome.analysis.options import Options
+from ptychrome.analysis.scan import DataError
+from ptychrome.analysis.xanes_kernel import fit_pixels
+
+Float = NDArray[np.float64]
+CHUNK = 2048  # pixels a thread takes at a time
+DETERMINED = 0.25  # largest posterior over prior standard deviation of a parameter the grid determines
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Start value and bounds of one non-linear parameter, eV."""
+
+    start: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A Lorentzian of the model: centre as offset to the edge energy, half width at half maximum, eV."""
+
+    centre: Interval
+    width: Interval
+
+
+@dataclass(frozen=True)
+class XanesModel:
+    """An edge step and Lorentzians; energies are offsets to a tabulated edge, so that any K edge works.
+
+    Attributes
+    ----------
+    edge_energy_eV : float
+        Tabulated edge (of the metal): the reference of all centres.
+    edge : Peak
+        Centre and width of the error function; in oxides it stands about 13 eV above the metal's edge.
+    peaks : tuple of Peak
+        The first is the pre-edge peak, the second the white line; more on request.
+    falloff : float
+        Exponent γ of an edge step that falls off as (E/E0)^−γ above the edge, E0 its start value;
+        0 is the paper's step, 1.9 what tabulated f″ of vanadium do.
+    """
+
+    edge_energy_eV: float
+    edge: Peak = Peak(Interval(13.0, 4.0, 22.0), Interval(3.0, 0.3, 10.0))
+    peaks: tuple[Peak, ...] = (
+        Peak(Interval(4.0, 0.0, 8.0), Interval(1.3, 0.3, 4.0)),
+        Peak(Interval(20.0, 12.0, 40.0), Interval(5.0, 1.0, 20.0)),
+    )
+    falloff: float = 0.0
+
+    @classmethod
+    def for_edge(cls, element: str, edge: str = "K", *, falloff: float = 0.0) -> XanesModel:
+        """The model at a tabulated absorption edge (xraydb).
+
+        Raises
+        ------
+        DataError
+            If xraydb knows no such edge.
+        """
+        try:
+            found = xraydb.xray_edge(element, edge)
+        except ValueError:
+            found = None
+        if found is None:
+            raise DataError(f"no absorption edge {element!r} {edge!r}; expected e.g. 'V', 'K'")
+        return cls(edge_energy_eV=float(found.energy), falloff=falloff)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names in the order of all parameter arrays: a, b1, b2, b3, c11, c12, c13, c21, …"""
+        peaks = (f"c{i + 1}{j}" for i in range(len(self.peaks)) for j in (1, 2, 3))
+        return ("a", "b1", "b2", "b3", *peaks)
+
+    @property
+    def linear(self) -> NDArray[np.intp]:
+        """Positions of the amplitudes a, b1, c11, c21, … among the parameters."""
+        return np.array([0, *range(1, len(self.names), 3)])
+
+    @property
+    def shape(self) -> NDArray[np.intp]:
+        """Positions of the non-linear parameters b2, b3, c12, c13, … among the parameters."""
+        return np.array([k for k in range(1, len(self.names)) if k % 3 != 1])
+
+    def intervals(self) -> tuple[Float, Float, Float]:
+        """Start values and bounds of the non-linear parameters, (q,) each, eV (centres absolute)."""
+        rows = []
+        for peak in (self.edge, *self.peaks):
+            centre = peak.centre
+            rows.append([self.edge_energy_eV + v for v in (centre.start, centre.low, centre.high)])
+            rows.append([peak.width.start, peak.width.low, peak.width.high])
+        start, low, high = np.array(rows).T
+        return start, low, high
+
+    def step_falloff(self, energy_eV: Float) -> Float:
+        """(E/E0)^−γ at the given energies, (n,)."""
+        return (energy_eV / (self.edge_energy_eV + self.edge.centre.start)) ** -self.falloff
+
+
+class XanesOptions(Options):
+    """How eq. (1) is fitted.
+
+    `prior` "mean" adds Gaussian priors around the fit of the mean spectrum to what a single pixel determines
+    poorly: widths and centres of the peaks and the width of the edge, never the edge energy or an amplitude.
+    Peak centres are free to follow the edge within `prior_centre_eV`. "none" is the paper's plain fit.
+    """
+
+    prior: Literal["none", "mean"] = "none"
+    prior_centre_eV: Annotated[float, Field(gt=0)] = 1.0
+    prior_width_relative: Annotated[float, Field(gt=0)] = 0.3
+    max_iterations: Annotated[int, Field(ge=1)] = 60
+    tolerance: Annotated[float, Field(gt=0)] = 1e-5
+    workers: Annotated[int, Field(ge=1)] | None = None
+
+
+@dataclass(frozen=True)
+class XanesFit:
+    """Fitted spectra; parameters in the order of `XanesModel.names`.
+
+    Attributes
+    ----------
+    model : XanesModel
+    parameters : (n_pixels, p) float64
+        NaN where a spectrum was missing or the energies do not determine the parameter.
+    covariance : (n_pixels, p, p) float32
+        With bounds counted as flat priors, so that no σ exceeds the allowed range.
+    chi2 : (n_pixels,) float64
+        Reduced χ²; NaN without degrees of freedom.
+    converged : (n_pixels,) bool
+    determined : (p,) bool
+        Parameters which the energies measured so far determine.
+    mean_parameters : (p,) float64
+        Fit of the mean spectrum.
+    """
+
+    model: XanesModel
+    parameters: Float
+    covariance: NDArray[np.float32] = field(repr=False)
+    chi2: Float = field(repr=False)
+    converged: NDArray[np.bool_] = field(repr=False)
+    determined: NDArray[np.bool_]
+    mean_parameters: Float
+
+    def __getitem__(self, name: str) -> Float:
+        """Values of one named parameter, (n_pixels,)."""
+        return self.parameters[:, self.model.names.index(name)]
+
+    def sigma(self, name: str) -> Float:
+        """Standard deviation of one named parameter, (n_pixels,)."""
+        return np.sqrt(self.cov(name, name))
+
+    def cov(self, first: str, second: str) -> Float:
+        """Covariance of two named parameters, (n_pixels,)."""
+        i, j = self.model.names.index(first), self.model.names.index(second)
+        return self.covariance[:, i, j].astype(float)
+
+    def pre_edge_area(self) -> tuple[Float, Float]:
+        """Area π c11 c13 of the pre-edge peak and its standard deviation, (n_pixels,) each, eV."""
+        c11, c13 = self["c11"], self["c13"]
+        variance = (
+            c13**2 * self.cov("c11", "c11")
+            + c11**2 * self.cov("c13", "c13")
+            + 2 * c11 * c13 * self.cov("c11", "c13")
+        )
+        return np.pi * c11 * c13, np.pi * np.sqrt(np.maximum(variance, 0.0))
+
+    def pre_edge_ratio(self) -> tuple[Float, Float]:
+        """Pre-edge area over edge jump and its standard deviation, (n_pixels,) each, eV."""
+        area, area_sigma = self.pre_edge_area()
+        jump = self["b1"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = area / jump
+            mixed = np.pi * (self["c13"] * self.cov("c11", "b1") + self["c11"] * self.cov("c13", "b1"))
+            variance = area_sigma**2 + ratio**2 * self.cov("b1", "b1") - 2 * ratio * mixed
+            return ratio, np.sqrt(np.maximum(variance, 0.0)) / np.abs(jump)
+
+
+def evaluate(model: XanesModel, parameters: ArrayLike, energy_eV: ArrayLike) -> Float:
+    """Eq. (1).
+
+    Parameters
+    ----------
+    model : XanesModel
+    parameters : (..., p) float
+        In the order of `XanesModel.names`.
+    energy_eV : (n,) float
+
+    Returns
+    -------
+    (..., n) float64
+        Absorbance μt.
+    """
+    energy = np.asarray(energy_eV, dtype=float)
+    columns = np.moveaxis(np.asarray(parameters, dtype=float)[..., None], -2, 0)
+    a, b1, b2, b3 = columns[:4]
+    total = a + 0.5 * b1 * (1.0 + erf((energy - b2) / b3)) * model.step_falloff(energy)
+    for c1, c2, c3 in zip(columns[4::3], columns[5::3], columns[6::3], strict=True):
+        total = total + c1 / (1.0 + ((energy - c2) / c3) ** 2)
+    return total
+
+
+def fit_xanes(
+    energy_eV: ArrayLike,
+    absorbance: ArrayLike,
+    *,
+    model: XanesModel,
+    sigma: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    start: ArrayLike | None = None,
+    options: XanesOptions | None = None,
+) -> XanesFit:
+    """Fit eq. (1) to many spectra at once.
+
+    Parameters
+    ----------
+    energy_eV : (n,) float, eV
+        In any order; NaN where not yet known.
+    absorbance : (n_pixels, n) float
+        μt; an energy that is NaN in all pixels is dropped, a single NaN gets no weight.
+    model : XanesModel
+    sigma : float or (n_pixels,) float, optional
+        Noise of μt. None: taken from the residuals, and uncertainties are scaled by √(reduced χ²).
+    weights : (n,) float, optional
+        Relative weight of the energies (1/variance).
+    start : (p,) or (n_pixels, p) float, optional
+        Start parameters; default and where NaN: the fit of the mean spectrum.
+    options : XanesOptions, optional
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit together or the noise is not positive.
+    """
+    options = options or XanesOptions()
+    data = _Spectra.prepare(energy_eV, absorbance, weights, model)
+    mean = data.mean_fit(options)
+    variance = _variance(data.residual_noise(mean) if sigma is None else sigma, len(data.values))
+    determined = data.determined(mean, float(np.sqrt(np.median(variance))), options)
+    first = np.broadcast_to(mean[model.shape], (len(data.values), model.shape.size))
+    if start is not None:
+        given = np.broadcast_to(np.asarray(start, dtype=float), (len(first), len(model.names)))[
+            :, model.shape
+        ]
+        first = np.where(np.isfinite(given), given, first)
+    prior = _prior(model, mean, options, complete=data.complete)
+    raw = data.solve(first, variance, *prior, options, options.max_iterations)
+    raw = data.retry(raw, variance, *prior, options)
+    return data.finish(raw, variance, determined, mean, absolute=sigma is not None)
+
+
+def _variance(sigma: ArrayLike, n_pixels: int) -> Float:
+    """Noise variance of each pixel, (n_pixels,)."""
+    values = np.asarray(sigma, dtype=float)
+    if values.ndim > 1 or values.size not in (1, n_pixels) or not np.all(values > 0):
+        raise DataError(
+            f"sigma: expected a positive number or one per spectrum ({n_pixels}), got shape {values.shape}"
+        )
+    return np.ascontiguousarray(np.broadcast_to(values**2, n_pixels))
+
+
+def _prior(model: XanesModel, mean: Float, options: XanesOptions, *, complete: bool) -> tuple[Float, Float]:
+    """Means and inverse variances of the Gaussian priors on the non-linear parameters, (q,) each.
+
+    While energies are missing the bounds act as weak priors, so that what is not yet measured stays put.
+    """
+    _, low, high = model.intervals()
+    centre = mean[model.shape]
+    strength = np.zeros(centre.size) if complete else 12.0 / (high - low) ** 2
+    if options.prior == "mean":
+        spread = np.where(
+            np.arange(centre.size) % 2 == 0, options.prior_centre_eV, options.prior_width_relative * centre
+        )
+        strength[1:] += 1.0 / spread[1:] ** 2
+    return centre, strength
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """Output arrays of the kernel."""
+
+    linear: Float
+    shape: Float
+    inverse: Float
+    cost: Float
+    converged: NDArray[np.bool_]
+
+    def arrays(self) -> tuple[NDArray, ...]:
+        return self.linear, self.shape, self.inverse, self.cost, self.converged
+
+
+@dataclass(frozen=True)
+class _Spectra:
+    """Spectra on the energies measured so far: times root weight, zero where missing."""
+
+    model: XanesModel
+    energy: Float
+    values: Float
+    root_weight: Float
+    complete: bool
+
+    @classmethod
+    def prepare(
+        cls, energy_eV: ArrayLike, absorbance: ArrayLike, weights: ArrayLike | None, model: XanesModel
+    ) -> _Spectra:
+        energy, values = np.asarray(energy_eV, dtype=float), np.asarray(absorbance, dtype=float)
+        if values.ndim != 2 or values.shape[1:] != energy.shape:
+            raise DataError(f"absorbance: expected shape (n_pixels, {energy.size}), got {values.shape}")
+        weight = np.ones(energy.size) if weights is None else np.asarray(weights, dtype=float)
+        if weight.shape != energy.shape or not np.all(weight >= 0):
+            raise DataError(f"weights: expected {energy.size} numbers ≥ 0, got shape {weight.shape}")
+        finite = np.isfinite(values)
+        keep = np.isfinite(energy) & finite.any(axis=0) & (weight > 0)
+        finite, values = finite[:, keep], values[:, keep]
+        root = np.where(finite, np.sqrt(weight[keep]), 0.0)
+        return cls(model, energy[keep], root * np.where(finite, values, 0.0), root, bool(keep.all()))
+
+    def solve(
+        self,
+        start: Float,
+        variance: Float,
+        prior: Float,
+        strength: Float,
+        options: XanesOptions,
+        iterations: int,
+    ) -> _Raw:
+        """Run the kernel in threads over chunks of pixels (it holds no Python lock)."""
+        model, n_pixels, n = self.model, len(self.values), len(self.model.names)
+        _, low, high = model.intervals()
+        raw = _Raw(
+            np.empty((n_pixels, model.linear.size)),
+            np.empty((n_pixels, model.shape.size)),
+            np.empty((n_pixels, n, n)),
+            np.empty(n_pixels),
+            np.empty(n_pixels, dtype=np.bool_),
+        )
+        falloff, start = model.step_falloff(self.energy), np.ascontiguousarray(start)
+
+        def run(first: int) -> None:
+            part = slice(first, first + CHUNK)
+            fit_pixels(
+                self.energy, falloff, self.root_weight[part], self.values[part], variance[part], start[part],
+                low, high, prior, strength, iterations, options.tolerance,
+                raw.linear[part], raw.shape[part], raw.inverse[part], raw.cost[part], raw.converged[part],
+            )  # fmt: skip
+
+        with ThreadPoolExecutor(options.workers or len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(run, range(0, n_pixels, CHUNK)))
+        return raw
+
+    def mean(self) -> _Spectra:
+        """The mean spectrum; thick pixels count more, so that stray vacuum does not dilute it."""
+        thickness = np.maximum(self.values.sum(axis=1), 0.0)[:, None]
+        thickness = thickness if thickness.sum() > 0 else np.ones_like(thickness)
+        norm = np.sum(thickness * self.root_weight**2, axis=0)
+        total = np.sum(thickness * self.root_weight * self.values, axis=0)
+        root = self.root_weight.max(axis=0)
+        values = root * np.divide(total, norm, out=np.zeros_like(total), where=norm > 0)
+        return _Spectra(self.model, self.energy, values[None], root[None], self.complete)
+
+    def mean_fit(self, options: XanesOptions) -> Float:
+        """Parameters (p,) of the mean spectrum: the best of several starts."""
+        mean, (nominal, low, high) = self.mean(), self.model.intervals()
+        starts = np.repeat(nominal[None], 12, axis=0)
+        starts[:, 0] = np.repeat(np.linspace(low[0] + 2.0, high[0] - 2.0, 6), 2)
+        starts[:, 1] *= np.tile([0.6, 1.4], 6)
+        many = _Spectra(
+            self.model,
+            self.energy,
+            np.repeat(mean.values, 12, 0),
+            np.repeat(mean.root_weight, 12, 0),
+            self.complete,
+        )
+        # the bounds as priors only keep what is not yet measured in place: 1e-3 of the signal is loose
+        variance = np.full(12, max(1e-6 * float(np.ptp(mean.values)) ** 2, 1e-18))
+        raw = many.solve(starts, variance, nominal, 12.0 / (high - low) ** 2, options, 300)
+        best = int(np.argmin(raw.cost))
+        return self._parameters(raw)[best]
+
+    def residual_noise(self, mean: Float) -> float:
+        """Median over pixels of the rms residual of the mean's shapes, their amplitudes free."""
+        shapes = [np.ones(self.energy.size)]
+        for amplitude in self.model.linear[1:]:
+            unit = np.where(np.arange(mean.size) == amplitude, 1.0, mean)
+            unit[np.setdiff1d(self.model.linear, amplitude)] = 0.0
+            shapes.append(evaluate(self.model, unit, self.energy))
+        basis = np.array(shapes).T
+        amplitudes = np.linalg.lstsq(basis, self.values.T, rcond=1e-10)[0]
+        free = max(self.energy.size - basis.shape[1], 1)
+        noise = np.sqrt(np.sum((self.values.T - basis @ amplitudes) ** 2, axis=0) / free)
+        return max(float(np.median(noise)), 1e-9)
+
+    def determined(self, mean: Float, noise: float, options: XanesOptions) -> NDArray[np.bool_]:
+        """Which parameters the energies at hand determine, at the noise of a single pixel.
+
+        A non-linear parameter must be known better than `DETERMINED` times the spread its bounds allow, an
+        amplitude better than `DETERMINED` times the largest of the mean spectrum's amplitudes.
+        """
+        model, spectrum = self.model, self.mean()
+        _, low, high = model.intervals()
+        zero = np.zeros(low.size)
+        raw = spectrum.solve(mean[None, model.shape], np.array([noise**2]), zero, zero, options, 0)
+        sigma = noise * np.sqrt(np.abs(self._ordered(np.diagonal(raw.inverse, axis1=1, axis2=2))[0]))
+        allowed = np.empty(mean.size)
+        allowed[model.shape] = (high - low) / np.sqrt(12.0)
+        allowed[model.linear] = np.ptp(spectrum.values)
+        return sigma < DETERMINED * allowed
+
+    def retry(self, raw: _Raw, variance: Float, prior: Float, strength: Float, options: XanesOptions) -> _Raw:
+        """A second start, 2 eV to either side, for pixels that did not converge; the better fit is kept."""
+        for offset in (-2.0, 2.0):
+            lost = np.flatnonzero(~raw.converged)
+            if lost.size == 0:
+                break
+            part = _Spectra(self.model, self.energy, self.values[lost], self.root_weight[lost], self.complete)
+            start = np.repeat(prior[None], lost.size, axis=0)
+            start[:, 0] += offset
+            again = part.solve(start, variance[lost], prior, strength, options, 3 * options.max_iterations)
+            better = again.converged | (again.cost < raw.cost[lost])
+            for old, new in zip(raw.arrays(), again.arrays(), strict=True):
+                old[lost[better]] = new[better]
+        return raw
+
+    def finish(
+        self, raw: _Raw, variance: Float, determined: NDArray[np.bool_], mean: Float, *, absolute: bool
+    ) -> XanesFit:
+        """Order the parameters, scale the covariance and blank what is not determined."""
+        parameters = self._parameters(raw)
+        measured = np.count_nonzero(self.root_weight, axis=1)
+        free = measured - parameters.shape[1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chi2 = np.where(free > 0, raw.cost / (variance * free), np.nan)
+        scale = variance if absolute else variance * np.where(free > 0, chi2, 1.0)
+        order = self._order()
+        covariance = raw.inverse[:, order[:, None], order] * scale[:, None, None]
+        blank = ~determined | (measured == 0)[:, None]
+        parameters[blank] = np.nan
+        covariance[blank[:, :, None] | blank[:, None, :]] = np.nan
+        converged = raw.converged & (measured > 0)
+        return XanesFit(
+            self.model, parameters, covariance.astype(np.float32), chi2, converged, determined, mean
+        )
+
+    def _order(self) -> NDArray[np.intp]:
+        """Where each parameter stands in the kernel's order (linear first)."""
+        return np.argsort(np.concatenate([self.model.linear, self.model.shape]))
+
+    def _ordered(self, kernel: Float) -> Float:
+        return kernel[:, self._order()]
+
+    def _parameters(self, raw: _Raw) -> Float:
+        return self._ordered(np.concatenate([raw.linear, raw.shape], axis=1))

@@ -1,0 +1,191 @@
+"""Documents to maps: collects energies, sends them to an executor and grows the results as they return."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from typing import Any
+
+from ptychrome.analysis.recipe import Recipe
+from ptychrome.callbacks.intake import EnergyJob
+from ptychrome.callbacks.progress import Status
+from ptychrome.callbacks.reconstruct import reconstruct
+from ptychrome.callbacks.results import Revision, Sink
+from ptychrome.callbacks.run_analysis import RunAnalysis
+from ptychrome.schema import START_KEY
+
+SINK_RETRY_S = 20.0
+
+
+class Pipeline:
+    """A plain ``(name, doc)`` callable that turns documents into revisions of the results.
+
+    Call it from one thread only, which is never the RunEngine's. Results come back between documents,
+    when `poll` is called, and in `drain`. What fails is reported and leaves the rest going.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    executor : concurrent.futures.Executor
+        Runs the reconstructions.
+    sinks : sequence of Sink
+    in_flight : int
+        Energies handed to the executor at once; the others wait, so that they can start from the newest
+        probe.
+    report : callable
+        Told in one line about everything that fails.
+    on_status : callable
+        Told how far each run is.
+    wake : callable
+        Called from any thread when a result waits to be polled.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        executor: Executor,
+        sinks: Sequence[Sink],
+        *,
+        in_flight: int = 1,
+        report: Callable[[str], None] = print,
+        on_status: Callable[[Status], None] = lambda status: None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._recipe = recipe
+        self._executor = executor
+        self._sinks = [_GuardedSink(sink, report) for sink in sinks]
+        self._free_slots = in_flight
+        self._report = report
+        self._on_status = on_status
+        self._wake = wake
+        self._runs: dict[str, RunAnalysis] = {}
+        self._run_of: dict[str, RunAnalysis] = {}
+        self._waiting: deque[tuple[RunAnalysis, EnergyJob]] = deque()
+        self._finished: queue.SimpleQueue[tuple[RunAnalysis, EnergyJob, Future]] = queue.SimpleQueue()
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take one document, then whatever has finished meanwhile."""
+        try:
+            self._take(name, doc)
+        except Exception as error:
+            self._report(f"live analysis: {name} document not understood: {error}")
+        self.poll()
+
+    def poll(self) -> None:
+        """Take what has finished."""
+        while not self._finished.empty():
+            self._conclude(*self._finished.get())
+
+    def drain(self) -> None:
+        """Wait until every submitted energy is part of the results."""
+        self.poll()
+        while self._waiting or any(run.outstanding for run in self._runs.values()):
+            self._conclude(*self._finished.get())
+
+    def close(self) -> None:
+        """Drain, then close the sinks."""
+        self.drain()
+        for sink in self._sinks:
+            sink.close()
+
+    def _take(self, name: str, doc: Mapping[str, Any]) -> None:
+        if name == "start":
+            if START_KEY in doc:
+                run = RunAnalysis.from_start(doc, self._recipe)
+                self._runs[doc["uid"]] = self._run_of[doc["uid"]] = run
+                self._on_status(run.status())
+            return
+        parent = self._run_of.get(doc.get("run_start") or doc.get("descriptor") or "")
+        if parent is None:
+            return
+        if "uid" in doc:
+            self._run_of[doc["uid"]] = parent
+        jobs = parent.take(name, doc)
+        self._waiting.extend((parent, job) for job in jobs)
+        self._submit()
+        if name == "stop" and parent.finished:
+            self._publish(parent, ())
+        if jobs or name == "stop":
+            self._on_status(parent.status())
+
+    def _submit(self) -> None:
+        while self._waiting and self._free_slots:
+            run, job = self._waiting.popleft()
+            self._free_slots -= 1
+            future = self._executor.submit(reconstruct, job, self._recipe.reconstruct, run.warm_probe(job))
+            future.add_done_callback(lambda done, run=run, job=job: self._hand_back(run, job, done))
+
+    def _hand_back(self, run: RunAnalysis, job: EnergyJob, future: Future) -> None:
+        self._finished.put((run, job, future))
+        self._wake()
+
+    def _conclude(self, run: RunAnalysis, job: EnergyJob, future: Future) -> None:
+        self._free_slots += 1
+        self._submit()
+        run.outstanding -= 1
+        where = f"{run.label}, {job.energy_eV:.2f} eV"
+        changed: tuple[int, ...] = ()
+        try:
+            changed = run.add(future.result())
+        except Exception as error:
+            run.failed(job)
+            self._report(f"{where}: not reconstructed: {error}")
+        try:
+            if changed:
+                run.interpret()
+        except Exception as error:
+            self._report(f"{where}: maps not updated: {error}")
+        self._publish(run, changed)
+        run.shown(job)
+        self._on_status(run.status())
+
+    def _publish(self, run: RunAnalysis, changed: tuple[int, ...]) -> None:
+        if not run.energies:
+            return
+        revision = run.revision(changed)
+        for sink in self._sinks:
+            sink.write(revision)
+
+
+class _GuardedSink:
+    """Keeps a failing sink away from the others: tells once, then tries again now and then.
+
+    The slices that a failed write left behind are written with the next one that works.
+    """
+
+    def __init__(self, sink: Sink, report: Callable[[str], None]) -> None:
+        self._sink = sink
+        self._report = report
+        self._failed_at: float | None = None
+        self._missed: dict[str, set[int]] = {}
+
+    def write(self, revision: Revision) -> None:
+        """Write unless the sink failed a moment ago."""
+        missed = self._missed.setdefault(revision.raw_uid, set())
+        missed.update(revision.changed)
+        resting = self._failed_at is not None and time.monotonic() - self._failed_at < SINK_RETRY_S
+        if resting and not revision.final:
+            return
+        try:
+            self._sink.write(replace(revision, changed=tuple(sorted(missed))))
+        except Exception as error:
+            self._tell(error)
+            self._failed_at = time.monotonic()
+            return
+        missed.clear()
+        self._failed_at = None
+
+    def close(self) -> None:
+        """Close the sink; a failure is told."""
+        try:
+            self._sink.close()
+        except Exception as error:
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        if self._failed_at is None:
+            self._report(f"{type(self._sink).__name__}: results not written: {error}")

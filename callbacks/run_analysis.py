@@ -1,0 +1,211 @@
+"""The state of one run while its energies arrive, and its results under their names."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychrome import __version__
+from ptychrome.analysis.grid import CommonGrid
+from ptychrome.analysis.interpretation import Interpretation, interpret
+from ptychrome.analysis.recipe import Recipe
+from ptychrome.analysis.stack import EnergyStack, add_energy
+from ptychrome.callbacks.intake import EnergyJob, Intake
+from ptychrome.callbacks.progress import Status
+from ptychrome.callbacks.reconstruct import ReconstructedEnergy, geometry_at
+from ptychrome.callbacks.results import Revision
+from ptychrome.schema import ScanMetadata
+
+
+@dataclass
+class RunAnalysis:
+    """What is known of one run; plain values, replaced as energies arrive.
+
+    Attributes
+    ----------
+    intake : Intake
+        Documents of the run.
+    sample_name : str
+    recipe : Recipe
+    stack : EnergyStack
+        Images on the common grid.
+    energies : dict of int to ReconstructedEnergy
+        Finished energies by their place on the ascending energy axis.
+    interpretation : Interpretation or None
+        Newest maps and clusters.
+    outstanding : int
+        Energies handed out and not yet back.
+    stopped : bool
+        Whether the stop document came.
+    """
+
+    intake: Intake
+    sample_name: str
+    recipe: Recipe
+    stack: EnergyStack
+    energies: dict[int, ReconstructedEnergy] = field(default_factory=dict)
+    interpretation: Interpretation | None = None
+    outstanding: int = 0
+    stopped: bool = False
+    _started_s: float = field(default_factory=time.monotonic)
+    _last_frame_s: dict[int, float] = field(default_factory=dict)
+    _lag_s: dict[int, float] = field(default_factory=dict)
+    _failed_frames: int = 0
+
+    @classmethod
+    def from_start(cls, start: Mapping[str, Any], recipe: Recipe) -> RunAnalysis:
+        """Begin with a start document.
+
+        Raises
+        ------
+        ptychrome.schema.SchemaError
+            If the start document does not describe a spectro-ptychography scan.
+        ptychrome.analysis.scan.DataError
+            If the detector is not aligned with the laboratory.
+        """
+        intake = Intake.from_start(start)
+        metadata = intake.metadata
+        energies = np.sort(np.asarray(metadata.energies_eV))
+        geometries = [geometry_at(metadata, energy) for energy in energies]
+        grid = CommonGrid.covering(metadata.extent_m, geometries, recipe.stack.margin_m)
+        return cls(intake, start.get("sample_name", ""), recipe, EnergyStack.empty(energies, grid))
+
+    @property
+    def metadata(self) -> ScanMetadata:
+        """The validated start document."""
+        return self.intake.metadata
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will come of this run."""
+        return self.stopped and not self.outstanding
+
+    @property
+    def label(self) -> str:
+        """What people call the run."""
+        return self.sample_name or self.intake.raw_uid[:8]
+
+    def take(self, name: str, doc: Mapping[str, Any]) -> list[EnergyJob]:
+        """Take one document; return the energies it completed."""
+        jobs = self.intake(name, doc)
+        for job in jobs:
+            self._last_frame_s[job.index] = time.monotonic()
+        self.outstanding += len(jobs)
+        self.stopped = self.stopped or name == "stop"
+        return jobs
+
+    def warm_probe(self, job: EnergyJob) -> NDArray[np.complex64] | None:
+        """Probe of the nearest finished energy, (modes, ny, nx)."""
+        if not self.energies:
+            return None
+        target = self._place(job.index)
+        nearest = min(self.energies, key=lambda place: abs(place - target))
+        return self.energies[nearest].reconstruction.probe
+
+    def add(self, result: ReconstructedEnergy) -> tuple[int, ...]:
+        """Take one finished energy into the stack; returns its place on the energy axis."""
+        place = self._place(result.index)
+        self.stack = add_energy(self.stack, place, result.geometry, result.reconstruction, self.recipe.stack)
+        self.energies[place] = result
+        return (place,)
+
+    def interpret(self) -> None:
+        """Fit the spectra anew and derive maps and clusters."""
+        self.interpretation = interpret(
+            self.stack, self.recipe, self.metadata.element, self.metadata.edge, self.interpretation
+        )
+
+    def failed(self, job: EnergyJob) -> None:
+        """Note that an energy could not be reconstructed."""
+        self._failed_frames += len(job.frames)
+
+    def shown(self, job: EnergyJob) -> None:
+        """Note that an energy's maps are out."""
+        self._lag_s[job.index] = time.monotonic() - self._last_frame_s[job.index]
+
+    def _place(self, index: int) -> int:
+        return int(np.searchsorted(self.stack.energy_eV, self.metadata.energies_eV[index]))
+
+    def status(self) -> Status:
+        """How far the run is."""
+        reconstructed = sum(energy.frames for energy in self.energies.values())
+        seen = self.intake.frames_seen
+        return Status(
+            raw_uid=self.intake.raw_uid,
+            sample_name=self.label,
+            energies_done=len(self.energies),
+            energies_planned=len(self.stack.energy_eV),
+            frames_written=seen,
+            frames_reconstructed=reconstructed,
+            frames_lost=seen - reconstructed if self.finished else self._failed_frames,
+            lag_s=next(reversed(self._lag_s.values()), 0.0),
+            lag_s_max=max(self._lag_s.values(), default=0.0),
+            elapsed_s=time.monotonic() - self._started_s,
+            finished=self.finished,
+        )
+
+    def revision(self, changed: tuple[int, ...]) -> Revision:
+        """The results as they are now, under the names of the vocabulary."""
+        stack = self.stack
+        arrays: dict[str, np.ndarray] = {
+            "energy": stack.energy_eV,
+            "y": stack.grid.y_m,
+            "x": stack.grid.x_m,
+            "object": stack.object,
+            "absorbance": stack.absorbance,
+            "phase": stack.phase,
+        }
+        if self.energies:
+            arrays |= self._probes_and_errors()
+        if self.interpretation is not None:
+            arrays |= self.interpretation.arrays(stack.grid.shape)
+        status = self.status()
+        attributes = {
+            "recipe": self.recipe.name,
+            "options": self.recipe.model_dump(mode="json"),
+            "software": f"ptychrome {__version__}",
+            "raw_uid": self.intake.raw_uid,
+            "sample_name": self.sample_name,
+            "energies_done": len(self.energies),
+            "energies_planned": len(stack.energy_eV),
+            "found_vacuum": bool(stack.found_vacuum),
+            "frames_written": status.frames_written,
+            "frames_reconstructed": status.frames_reconstructed,
+            "frames_lost": status.frames_lost,
+            "lag_s_max": status.lag_s_max,
+            "elapsed_s": status.elapsed_s,
+        }
+        tables = {"quality/energies": self._quality()} if self.energies else {}
+        return Revision(
+            self.intake.raw_uid, self.sample_name, attributes, arrays, tables, changed, self.finished
+        )
+
+    def _probes_and_errors(self) -> dict[str, np.ndarray]:
+        first = next(iter(self.energies.values())).reconstruction
+        n = len(self.stack.energy_eV)
+        probe = np.full((n, *first.probe.shape), np.nan, np.complex64)
+        sweeps = max(len(energy.reconstruction.error) for energy in self.energies.values())
+        error = np.full((n, sweeps), np.nan, np.float32)
+        for place, energy in self.energies.items():
+            probe[place] = energy.reconstruction.probe
+            error[place, : len(energy.reconstruction.error)] = energy.reconstruction.error
+        return {"probe": probe, "quality/error": error}
+
+    def _quality(self) -> dict[str, np.ndarray]:
+        places = sorted(self.energies)
+        energies = [self.energies[place] for place in places]
+        lag = {self._place(index): seconds for index, seconds in self._lag_s.items()}
+        return {
+            "energy_eV": self.stack.energy_eV[places],
+            "r_factor": np.array([energy.reconstruction.error[-1] for energy in energies]),
+            "shift_y_m": self.stack.shift_m[places, 0] * self.stack.grid.orientation.row_sign,
+            "shift_x_m": self.stack.shift_m[places, 1] * self.stack.grid.orientation.column_sign,
+            "photons": np.array([energy.photons for energy in energies]),
+            "frames": np.array([energy.frames for energy in energies]),
+            "lag_s": np.array([lag.get(place, np.nan) for place in places]),
+        }

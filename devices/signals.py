@@ -1,0 +1,21 @@
+"""Soft signals that know their unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ophyd import Signal
+
+
+class Quantity(Signal):
+    """A soft signal whose description carries the unit of its value."""
+
+    def __init__(self, *, units: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+
+    def describe(self) -> dict[str, Any]:
+        """Data key of the signal, with its unit."""
+        description = super().describe()
+        description[self.name]["units"] = self.units
+        return description

@@ -1,0 +1,196 @@
+"""The simulated beamline: ophyd devices around a twin, with the names and data keys of the real ones.
+
+The devices hold the state of the machine (angles, positions, shutter); the twin is told it at the moment of
+an exposure, and what the monitors read is what the twin measured during that exposure.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from ophyd import Component as Cpt
+from ophyd import Device, DeviceStatus, Signal, SoftPositioner
+
+from ptychrome.devices.clock import Clock
+from ptychrome.devices.dcm import DCM, bragg_angle_deg
+from ptychrome.devices.eiger import Companions, DetectorModel, SimulatedEiger
+from ptychrome.devices.shutter import Shutter
+from ptychrome.devices.signals import Quantity
+
+
+class Exposure(Protocol):
+    """One frame, (ny, nx) uint32 counts, and what was measured along with it."""
+
+    @property
+    def counts(self) -> NDArray[np.uint32]: ...
+    @property
+    def i0(self) -> float: ...
+    @property
+    def ring_current_mA(self) -> float: ...
+
+
+class Twin(Protocol):
+    """What this module asks of `ptychrome.devices.twin.TwinBeamline`."""
+
+    energy_eV: float
+    stage_m: tuple[float, float]  # (x, y) of the sample, CXI frame
+    shutter_open: bool
+
+    @property
+    def detector(self) -> DetectorModel: ...
+    @property
+    def nominal_probe(self) -> Any: ...
+    def expose(self, exposure_s: float) -> Exposure: ...
+
+
+class SimulatedAxis(SoftPositioner):
+    """A motor that needs its time: ``|distance| / velocity + settle_s`` by the clock.
+
+    Parameters
+    ----------
+    velocity : float
+        Units of the axis per second.
+    settle_s : float
+    start : float
+        Position when made.
+    """
+
+    def __init__(self, *, velocity: float, settle_s: float = 0.0, start: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.clock = Clock()
+        self._velocity = velocity
+        self._settle_s = settle_s
+        self._timer: threading.Timer | None = None
+        self._departure = (0.0, 1.0, start, start)  # time, duration, from, to
+        self._set_position(start)
+
+    def _setup_move(self, position: float, status: DeviceStatus) -> None:
+        duration = self.clock.wall_s(abs(position - self.position) / self._velocity + self._settle_s)
+        self._run_subs(sub_type=self.SUB_START, timestamp=time.time())
+        self._started_moving = self._moving = True
+        if not duration:
+            self._arrive(position)
+            return
+        self._departure = (time.monotonic(), duration, self.position, position)
+        self._timer = threading.Timer(duration, self._arrive, (position,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _arrive(self, position: float) -> None:
+        self._timer = None
+        self._moving = False
+        self._set_position(position)
+        self._done_moving()
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop where the axis is by now."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            started, duration, origin, target = self._departure
+            done = min((time.monotonic() - started) / duration, 1.0)
+            self._moving = False
+            self._set_position(origin + done * (target - origin))
+        super().stop(success=success)
+
+
+class SimulatedDCM(DCM):
+    """Monochromator with a simulated Bragg axis, standing at 5420 eV at first."""
+
+    bragg = Cpt(SimulatedAxis, egu="deg", velocity=0.05, settle_s=0.5, start=bragg_angle_deg(5420.0))
+
+
+class SimulatedStage(Device):
+    """Piezo raster stage: translation of the sample in the CXI frame, m."""
+
+    x = Cpt(SimulatedAxis, egu="m", limits=(-50e-6, 50e-6), velocity=20e-6, settle_s=0.005, kind="hinted")
+    y = Cpt(SimulatedAxis, egu="m", limits=(-50e-6, 50e-6), velocity=20e-6, settle_s=0.005, kind="hinted")
+
+
+class SimulatedKB(Device):
+    """Pitch of the two Kirkpatrick–Baez mirrors."""
+
+    vertical_pitch = Cpt(SimulatedAxis, egu="mrad", velocity=0.1, start=4.0)
+    horizontal_pitch = Cpt(SimulatedAxis, egu="mrad", velocity=0.1, start=4.0)
+
+
+class SimulatedShutter(Shutter):
+    """A blade that takes no time."""
+
+    is_open = Cpt(Signal, value=0, kind="normal")
+
+    def _move(self, *, is_open: bool) -> DeviceStatus:
+        self.is_open.put(int(is_open))
+        status = DeviceStatus(self)
+        status.set_finished()
+        return status
+
+
+@dataclass(frozen=True)
+class SimulatedBeamline:
+    """All devices of a simulated beamline, ready for plans."""
+
+    dcm: SimulatedDCM
+    stage: SimulatedStage
+    eiger: SimulatedEiger
+    kb: SimulatedKB
+    i0: Quantity
+    ring_current: Quantity
+    shutter: SimulatedShutter
+
+
+def simulated_beamline(twin: Twin, directory: Path | str, *, clock: float = 0.0) -> SimulatedBeamline:
+    """Devices around a twin.
+
+    Parameters
+    ----------
+    twin : Twin
+        Its state belongs to these devices from now on.
+    directory : Path
+        Where the detector's files go; it must exist when the detector is staged.
+    clock : float
+        Wall seconds per physical second of motion and exposure; 0: no waiting, 1: real time.
+
+    Returns
+    -------
+    SimulatedBeamline
+
+    Raises
+    ------
+    ValueError
+        If the clock is negative or not finite.
+    """
+    shared_clock = Clock(clock)
+    dcm, stage, kb = SimulatedDCM(name="dcm"), SimulatedStage(name="stage"), SimulatedKB(name="kb")
+    for axis in (dcm.bragg, stage.x, stage.y, kb.vertical_pitch, kb.horizontal_pitch):
+        axis.clock = shared_clock
+    shutter = SimulatedShutter(name="shutter")
+    i0 = Quantity(name="i0", value=0.0, units="counts", kind="hinted")
+    ring_current = Quantity(name="ring_current", value=0.0, units="mA", kind="hinted")
+
+    def expose(exposure_s: float) -> NDArray[np.uint32]:
+        twin.energy_eV = dcm.energy.position
+        twin.stage_m = (stage.x.position, stage.y.position)
+        twin.shutter_open = bool(shutter.is_open.get())
+        exposure = twin.expose(exposure_s)
+        i0.put(float(exposure.i0))
+        ring_current.put(float(exposure.ring_current_mA))
+        return exposure.counts
+
+    fields = ("fwhm_m", "fwhm_energy_eV", "defocus_m")
+    probe = {field: float(getattr(twin.nominal_probe, field)) for field in fields}
+    eiger = SimulatedEiger(
+        expose,
+        twin.detector,
+        Path(directory),
+        name="eiger",
+        clock=shared_clock,
+        companions=Companions(monitors=(i0, ring_current), shutter=shutter, probe=probe),
+    )
+    return SimulatedBeamline(dcm, stage, eiger, kb, i0, ring_current, shutter)

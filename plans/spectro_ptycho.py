@@ -1,0 +1,219 @@
+"""The spectro-ptychography scan: one run per particle, energies outside, positions inside.
+
+Knows devices by what they can do, not by class: see `FrameDetector` for what a detector brings along.
+Annotations are real objects (no postponed evaluation), so that a queue server can resolve them.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from bluesky import plan_stubs as bps
+from bluesky import preprocessors as bpp
+from bluesky.protocols import Movable, Readable
+from bluesky.utils import Msg, MsgGenerator, separate_devices
+
+from ptychrome.plans.energies import check_energies
+from ptychrome.plans.trajectories import Positions, positions
+from ptychrome.schema import START_KEY, DetectorGeometry, ProbeModel, ScanMetadata, SignalKeys
+
+
+@runtime_checkable
+class FrameDetector(Protocol):
+    """What makes a detector one for ptychography.
+
+    ``geometry``: fields of `ptychrome.schema.DetectorGeometry`; ``image_key``: data key of its frames;
+    ``exposure_time``: settable, s; ``companions``: with ``monitors`` (readables that belong into each event),
+    ``shutter`` (set to "open" and "closed") and ``probe`` (fields of `ptychrome.schema.ProbeModel`), the last
+    two possibly None.
+    """
+
+    name: str
+    geometry: Mapping[str, Any]
+    image_key: str
+    exposure_time: Any
+    companions: Any
+
+
+def spectro_ptycho(
+    detectors: list[Readable],
+    dcm: Movable,
+    stage: Readable,
+    *,
+    energies: list[float],
+    trajectory: dict[str, Any],
+    exposure_s: float = 1.0,
+    sample_name: str = "",
+    probe: dict[str, Any] | None = None,
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[str]:
+    """Record one particle: a ptychographic scan at every energy, in one run.
+
+    Parameters
+    ----------
+    detectors : list
+        Exactly one area detector (`FrameDetector`) and what else is to be read at every position.
+    dcm : movable
+        Monochromator with an ``energy`` axis in eV.
+    stage : readable
+        With axes ``x`` and ``y``: translation of the sample, m.
+    energies : list of float
+        eV, in the order of the scan; see `ptychrome.plans.energies`.
+    trajectory : dict
+        See `ptychrome.plans.trajectories`.
+    exposure_s : float
+        Exposure per position.
+    sample_name : str
+        Name of the particle, for people.
+    probe : dict, optional
+        Fields of `ptychrome.schema.ProbeModel`; by default the nominal probe the detector knows of.
+    md : dict, optional
+        More for the start document.
+
+    Yields
+    ------
+    Msg
+
+    Returns
+    -------
+    str
+        uid of the run.
+
+    Raises
+    ------
+    ValueError
+        If anything does not fit; raised before the run is opened.
+    """
+    energies = check_energies(energies)
+    points = positions(trajectory)
+    if not (math.isfinite(exposure_s) and exposure_s > 0):
+        raise ValueError(f"exposure_s is {exposure_s!r}; expected a positive number of seconds")
+    detector = _frame_detector(detectors)
+    _check_reach(dcm, stage, energies, points)
+    scan = _scan_metadata(detector, dcm, stage, energies, points, probe)
+    start = {
+        **_start_document(detectors, dcm, stage, scan),
+        "sample_name": sample_name,
+        "plan_args": {
+            "detectors": [device.name for device in detectors],
+            "dcm": dcm.name,
+            "stage": stage.name,
+            "energies": energies,
+            "trajectory": dict(trajectory),
+            "exposure_s": exposure_s,
+            "sample_name": sample_name,
+            "probe": probe,
+        },
+        **(md or {}),
+        START_KEY: scan.model_dump(mode="json"),
+    }
+    triggered = separate_devices([*detectors, *detector.companions.monitors])
+    shutter = detector.companions.shutter
+
+    @bpp.stage_decorator(detectors)
+    @bpp.run_decorator(md=start)
+    def scan_all() -> MsgGenerator[None]:
+        if shutter is not None:
+            yield from bps.mv(shutter, "open")
+        for energy in energies:
+            yield from bps.checkpoint()
+            yield from bps.mv(dcm.energy, energy)
+            for x, y in points.tolist():
+                yield from _record(stage, x, y, triggered, [*triggered, stage, dcm])
+
+    def leave_dark() -> MsgGenerator[None]:
+        if shutter is not None:
+            yield from bps.mv(shutter, "closed")
+
+    def whole() -> MsgGenerator[str]:
+        yield from bps.mv(detector.exposure_time, exposure_s)
+        return (yield from scan_all())
+
+    return (yield from bpp.finalize_wrapper(whole(), leave_dark))
+
+
+def _record(stage: Any, x: float, y: float, triggered: list[Any], read: list[Any]) -> MsgGenerator[None]:
+    """One position: checkpoint, move, expose, one event.
+
+    Messages as from ``bps.mv`` and ``bps.trigger_and_read``, but bare: each of those stubs formats a stack
+    trace when called (bluesky's ``@plan``), sixteen times a point, more than all the rest of a point costs.
+    """
+    yield Msg("checkpoint")
+    yield Msg("set", stage.x, x, group="position")
+    yield Msg("set", stage.y, y, group="position")
+    yield Msg("wait", None, group="position")
+    for device in triggered:
+        yield Msg("trigger", device, group="exposure")
+    yield Msg("wait", None, group="exposure")
+    yield Msg("create", None, name="primary")
+    try:
+        for device in read:
+            yield Msg("read", device)
+    except Exception:
+        yield Msg("drop")
+        raise
+    yield Msg("save")
+
+
+def _frame_detector(detectors: list[Readable]) -> Any:
+    """The one detector whose frames are to be reconstructed."""
+    found = [device for device in detectors if isinstance(device, FrameDetector)]
+    if len(found) != 1:
+        raise ValueError(
+            f"{len(found)} of the detectors {[device.name for device in detectors]} take diffraction frames; "
+            f"expected exactly one with {', '.join(sorted(FrameDetector.__annotations__))}"
+        )
+    return found[0]
+
+
+def _check_reach(dcm: Any, stage: Any, energies: list[float], points: Positions) -> None:
+    """Refuse what an axis cannot reach before anything moves (its limit error is a ValueError)."""
+    for device, axes in ((dcm, ("energy",)), (stage, ("x", "y"))):
+        for axis in axes:
+            if not hasattr(device, axis):
+                raise ValueError(f"{device.name} has no axis {axis!r}; expected a device with {', '.join(axes)}")
+    for axis, values in ((dcm.energy, energies), (stage.x, points[:, 0]), (stage.y, points[:, 1])):
+        for value in (float(np.min(values)), float(np.max(values))):
+            axis.check_value(value)
+
+
+def _scan_metadata(
+    detector: Any, dcm: Any, stage: Any, energies: list[float], points: Positions, probe: dict[str, Any] | None
+) -> ScanMetadata:
+    """The block the analysis starts from; pydantic's ValidationError is a ValueError."""
+    (x_low, y_low), (x_high, y_high) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    names = {monitor.name for monitor in detector.companions.monitors}
+    return ScanMetadata(
+        energies_eV=tuple(energies),
+        positions_per_energy=(len(points),) * len(energies),
+        extent_m=((y_low, y_high), (x_low, x_high)),
+        geometry=DetectorGeometry(**detector.geometry),
+        probe=ProbeModel(**(detector.companions.probe or {} if probe is None else probe)),
+        keys=SignalKeys(
+            image=detector.image_key,
+            energy=dcm.energy.setpoint.name,  # the planned value to the bit; the readback follows within noise
+            x=stage.x.name,
+            y=stage.y.name,
+            i0="i0" if "i0" in names else None,
+            ring_current="ring_current" if "ring_current" in names else None,
+        ),
+    )
+
+
+def _start_document(
+    detectors: list[Readable], dcm: Any, stage: Any, scan: ScanMetadata
+) -> dict[str, Any]:
+    """What Bluesky's own tools look for in a start document."""
+    shape = [len(scan.energies_eV), scan.positions_per_energy[0]]
+    return {
+        "plan_name": "spectro_ptycho",
+        "detectors": [device.name for device in detectors],
+        "motors": [dcm.energy.name, stage.y.name, stage.x.name],
+        "num_points": math.prod(shape),
+        "num_intervals": math.prod(shape) - 1,
+        "shape": shape,
+        "hints": {
+            "dimensions": [[[dcm.energy.name], "primary"], [[stage.y.name, stage.x.name], "primary"]],
+        },
+    }

@@ -1,0 +1,123 @@
+"""``ptychrome process``: stored measurements through the same pipeline as a live scan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ptychrome.analysis.recipe import Recipe
+from ptychrome.analysis.scan import DataError
+from ptychrome.callbacks.executors import InlineExecutor, process_executor
+from ptychrome.callbacks.figures import FigureSink
+from ptychrome.callbacks.pipeline import Pipeline
+from ptychrome.callbacks.progress import ProgressDisplay, Status
+from ptychrome.callbacks.raw import replay
+from ptychrome.callbacks.sinks.nexus import NexusSink
+from ptychrome.callbacks.sources.cxi import CxiError, documents, read_cxi_set
+from ptychrome.profiles.errors import UserError
+from ptychrome.profiles.settings import default_workers, load_recipe
+from ptychrome.schema import ProbeModel
+
+Document = tuple[str, Mapping[str, Any]]
+
+
+def process(
+    files: Sequence[Path],
+    out: Path,
+    *,
+    recipe: str = "live",
+    probe_fwhm_m: float = 300e-9,
+    defocus_m: float = 0.0,
+    clusters: int | None = None,
+) -> int:
+    """Reconstruct and map stored data.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        CXI files and folders of them, or one documents file (``.jsonl``).
+    out : Path
+        Result, ``.nxs``; a figure of the same name is written beside it.
+    recipe : str
+        Name of a recipe or path of a TOML file.
+    probe_fwhm_m, defocus_m : float
+        Calculated start probe, where the files hold none, m.
+    clusters : int, optional
+        Number of clusters instead of the recipe's.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 1 if some energies could not be reconstructed.
+
+    Raises
+    ------
+    UserError
+        If the input cannot be used or nothing could be reconstructed; then nothing is written.
+    """
+    options = load_recipe(recipe, n_clusters=clusters)
+    if not probe_fwhm_m > 0:
+        raise UserError(f"--probe-fwhm-m is {probe_fwhm_m}; expected a positive width in metres")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UserError(f"cannot write {out}: {out.parent} is not a writable folder")
+    energies, source = _source(files, ProbeModel(fwhm_m=probe_fwhm_m, defocus_m=defocus_m))
+    workers = min(default_workers(), energies)
+    executor = process_executor(workers) if workers > 1 else InlineExecutor()
+    with executor:
+        problems, status = run_offline(source, out, options, executor, workers)
+    if status is None or not status.energies_done:
+        raise UserError(problems[0] if problems else f"{files[0]}: no complete energy found")
+    console = Console(stderr=True)
+    console.print(
+        f"{status.energies_done} of {status.energies_planned} energies, {status.frames_reconstructed} frames "
+        f"in {status.elapsed_s:.0f} s: {out}, {out.with_suffix('.png')}"
+    )
+    return 1 if problems else 0
+
+
+def run_offline(
+    source: Iterable[Document], out: Path, recipe: Recipe, executor: Executor, workers: int
+) -> tuple[list[str], Status | None]:
+    """Feed documents to the pipeline and wait; what failed, and the last status."""
+    problems: list[str] = []
+    latest: list[Status] = []
+    with ProgressDisplay() as display:
+
+        def report(text: str) -> None:
+            problems.append(text)
+            display.message(f"[bold red]{text}")
+
+        def on_status(status: Status) -> None:
+            latest[:] = [status]
+            display.show(status)
+
+        pipeline = Pipeline(
+            recipe,
+            executor,
+            [NexusSink(lambda revision: out), FigureSink(lambda revision: out.with_suffix(".png"))],
+            in_flight=workers,
+            report=report,
+            on_status=on_status,
+        )
+        for name, doc in source:
+            pipeline(name, doc)
+        pipeline.close()
+    return problems, latest[0] if latest else None
+
+
+def _source(files: Sequence[Path], probe: ProbeModel) -> tuple[int, Iterator[Document]]:
+    """Number of energies and the documents of what the user named."""
+    try:
+        if len(files) == 1 and files[0].suffix == ".jsonl":
+            if not files[0].is_file():
+                raise UserError(f"no such file: {files[0]}")
+            return default_workers(), replay(files[0])
+        cxi_set = read_cxi_set(files)
+        return len(cxi_set.files), documents(cxi_set, probe=probe)
+    except (CxiError, DataError) as error:
+        raise UserError(str(error)) from None

@@ -1,0 +1,111 @@
+"""The command line: parses arguments and calls profiles."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ptychrome import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``ptychrome``; returns the exit status.
+
+    A mistake of the user ends in one line on standard error and status 2, an interrupt in 130.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    from ptychrome.profiles.errors import UserError
+
+    try:
+        if options.command == "demo":
+            from ptychrome.profiles.demo import demo
+
+            return demo(
+                size=options.size,
+                particles=options.particles,
+                seed=options.seed,
+                recipe=options.recipe,
+                directory=options.out,
+                serve=options.serve,
+                json_file=options.json,
+                port=options.port,
+            )
+        from ptychrome.profiles.process import process
+
+        return process(
+            options.files,
+            options.out,
+            recipe=options.recipe,
+            probe_fwhm_m=options.probe_fwhm_m,
+            defocus_m=options.defocus_m,
+            clusters=options.clusters,
+        )
+    except UserError as error:
+        print(f"ptychrome: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ptychrome: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ptychrome", description="Live X-ray spectroscopic ptychography for Bluesky."
+    )
+    parser.add_argument("--version", action="version", version=f"ptychrome {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="a whole experiment on the simulated beamline, analysed while it runs",
+        description="Scan simulated particles over the V K-edge with a real RunEngine, reconstruct and map "
+        "them while the energies arrive, and compare with the truth of the simulation.",
+    )
+    demo.add_argument(
+        "--size", choices=("quick", "paper"), default="quick",
+        help="quick: P1 and D1, 128² frames, minutes; paper: eight samples, 256² frames, hours",
+    )  # fmt: skip
+    demo.add_argument(
+        "--particles", type=_names, metavar="P1,D1", help="samples to scan, instead of those of --size"
+    )
+    demo.add_argument("--seed", type=int, default=0, help="of all that is random (default 0)")
+    demo.add_argument("--recipe", default="live", metavar="NAME", help="live (default) or paper")
+    demo.add_argument(
+        "--out", type=Path, default=Path("ptychrome-results"), metavar="DIR",
+        help="where frames and results go (default ./ptychrome-results)",
+    )  # fmt: skip
+    demo.add_argument(
+        "--no-serve", dest="serve", action="store_false", help="exit when done instead of serving on"
+    )
+    demo.add_argument("--json", type=Path, metavar="FILE", help="write the table of errors as JSON too")
+    demo.add_argument("--port", type=int, default=0, help="of the Tiled server (default: any free one)")
+
+    process = commands.add_parser(
+        "process",
+        help="reconstruct and map stored CXI files",
+        description="Turn a CXI set (one file per energy, or folders of them) or a stored documents file "
+        "(.jsonl) into results, through the same pipeline as a live scan.",
+    )
+    process.add_argument("files", nargs="+", type=Path, metavar="FILE_OR_DIR")
+    process.add_argument("--out", type=Path, required=True, metavar="result.nxs")
+    process.add_argument("--recipe", default="live", metavar="NAME", help="live (default) or paper")
+    process.add_argument(
+        "--probe-fwhm-m", type=float, default=300e-9, metavar="M",
+        help="focus width at the lowest energy, where the files hold no start probe (default 300e-9)",
+    )  # fmt: skip
+    process.add_argument(
+        "--defocus-m", type=float, default=0.0, metavar="M", help="sample downstream of the focus (default 0)"
+    )
+    process.add_argument("--clusters", type=int, metavar="K", help="number of clusters (default: the recipe's)")
+    return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Axes that take time, the shutter's safety, the clock."""
+
+import threading
+
+import pytest
+
+from ptychrome.devices.clock import Clock
+from ptychrome.devices.simulated import SimulatedAxis, SimulatedShutter, SimulatedStage
+
+
+@pytest.mark.parametrize("factor", [-1.0, float("nan"), float("inf")])
+def test_clock_refuses(factor):
+    with pytest.raises(ValueError, match="clock is"):
+        Clock(factor)
+
+
+def test_axis_without_clock_is_there_at_once():
+    axis = SimulatedAxis(name="axis", velocity=1.0, settle_s=100.0)
+    status = axis.set(5.0)
+    status.wait(timeout=5)
+    assert axis.position == 5.0
+    assert not axis.moving
+
+
+def test_axis_takes_its_time_by_the_clock():
+    axis = SimulatedAxis(name="axis", velocity=10.0)
+    axis.clock = Clock(0.1)
+    arrived = threading.Event()
+    axis.subscribe(lambda **_: arrived.set(), event_type=axis.SUB_DONE, run=False)
+    status = axis.set(10.0)  # one second of motion, a tenth of it to wait
+    assert axis.moving
+    assert axis.position == 0.0
+    assert arrived.wait(timeout=5)
+    status.wait(timeout=5)
+    assert axis.position == 10.0
+
+
+def test_stopped_axis_stays_on_its_way():
+    axis = SimulatedAxis(name="axis", velocity=1.0)
+    axis.clock = Clock(1.0)
+    status = axis.set(1000.0)
+    axis.stop()
+    with pytest.raises(Exception, match="failed"):
+        status.wait(timeout=5)
+    assert not axis.moving
+    assert 0.0 <= axis.position < 500.0  # far from the target a quarter of an hour away
+
+
+def test_stage_reads_metres_under_the_agreed_keys():
+    stage = SimulatedStage(name="stage")
+    assert {key: description["units"] for key, description in stage.describe().items()} == {
+        "stage_x": "m",
+        "stage_y": "m",
+    }
+    with pytest.raises(ValueError, match="limits"):
+        stage.x.set(1.0)
+
+
+def test_shutter_closes_when_stopped_and_reopens_on_resume():
+    shutter = SimulatedShutter(name="shutter")
+    shutter.set("open").wait(timeout=5)
+    assert shutter.is_open.get() == 1
+    shutter.stop()
+    assert shutter.is_open.get() == 0
+    shutter.resume()
+    assert shutter.is_open.get() == 1
+    shutter.set("closed").wait(timeout=5)
+    shutter.resume()
+    assert shutter.is_open.get() == 0
+    with pytest.raises(ValueError, match="'open' or 'closed'"):
+        shutter.set("ajar")
