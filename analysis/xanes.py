@@ -1,8 +1,4 @@
-"""Fits of K-edge spectra, pixel by pixel: edge step, pre-edge peak and white line, with uncertainties.
-
-The model is eq. (1) of Uematsu et al., Phys. Chem. Chem. Phys. 25, 3867 (2023):
-μt(E) = a + (b1/2)·[1 + erf((E − b2)/b3)] + Σ_i c_i1 / {1 + ((E − c_i2)/c_i3)²}.
-"""
+"""Fits of K-edge spectra, pixel by pixel, with uncertainties, also while energies are still missing."""
 
 from __future__ import annotations
 
@@ -12,108 +8,20 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
-import xraydb
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from scipy.special import erf
 
 from ptychrome.analysis.options import Options
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.xanes_kernel import fit_pixels
+from ptychrome.analysis.xanes_model import Interval, Peak, XanesModel, evaluate
+
+__all__ = ["Interval", "Peak", "XanesFit", "XanesModel", "XanesOptions", "evaluate", "fit_xanes"]
 
 Float = NDArray[np.float64]
+RESTARTS_EV = (-2.0, 0.0, 2.0)
 CHUNK = 2048  # pixels a thread takes at a time
-DETERMINED = 0.25  # largest posterior over prior standard deviation of a parameter the grid determines
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Start value and bounds of one non-linear parameter, eV."""
-
-    start: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Peak:
-    """A Lorentzian of the model: centre as offset to the edge energy, half width at half maximum, eV."""
-
-    centre: Interval
-    width: Interval
-
-
-@dataclass(frozen=True)
-class XanesModel:
-    """An edge step and Lorentzians; energies are offsets to a tabulated edge, so that any K edge works.
-
-    Attributes
-    ----------
-    edge_energy_eV : float
-        Tabulated edge (of the metal): the reference of all centres.
-    edge : Peak
-        Centre and width of the error function; in oxides it stands about 13 eV above the metal's edge.
-    peaks : tuple of Peak
-        The first is the pre-edge peak, the second the white line; more on request.
-    falloff : float
-        Exponent γ of an edge step that falls off as (E/E0)^−γ above the edge, E0 its start value;
-        0 is the paper's step, 1.9 what tabulated f″ of vanadium do.
-    """
-
-    edge_energy_eV: float
-    edge: Peak = Peak(Interval(13.0, 4.0, 22.0), Interval(3.0, 0.3, 10.0))
-    peaks: tuple[Peak, ...] = (
-        Peak(Interval(4.0, 0.0, 8.0), Interval(1.3, 0.3, 4.0)),
-        Peak(Interval(20.0, 12.0, 40.0), Interval(5.0, 1.0, 20.0)),
-    )
-    falloff: float = 0.0
-
-    @classmethod
-    def for_edge(cls, element: str, edge: str = "K", *, falloff: float = 0.0) -> XanesModel:
-        """The model at a tabulated absorption edge (xraydb).
-
-        Raises
-        ------
-        DataError
-            If xraydb knows no such edge.
-        """
-        try:
-            found = xraydb.xray_edge(element, edge)
-        except ValueError:
-            found = None
-        if found is None:
-            raise DataError(f"no absorption edge {element!r} {edge!r}; expected e.g. 'V', 'K'")
-        return cls(edge_energy_eV=float(found.energy), falloff=falloff)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Parameter names in the order of all parameter arrays: a, b1, b2, b3, c11, c12, c13, c21, …"""
-        peaks = (f"c{i + 1}{j}" for i in range(len(self.peaks)) for j in (1, 2, 3))
-        return ("a", "b1", "b2", "b3", *peaks)
-
-    @property
-    def linear(self) -> NDArray[np.intp]:
-        """Positions of the amplitudes a, b1, c11, c21, … among the parameters."""
-        return np.array([0, *range(1, len(self.names), 3)])
-
-    @property
-    def shape(self) -> NDArray[np.intp]:
-        """Positions of the non-linear parameters b2, b3, c12, c13, … among the parameters."""
-        return np.array([k for k in range(1, len(self.names)) if k % 3 != 1])
-
-    def intervals(self) -> tuple[Float, Float, Float]:
-        """Start values and bounds of the non-linear parameters, (q,) each, eV (centres absolute)."""
-        rows = []
-        for peak in (self.edge, *self.peaks):
-            centre = peak.centre
-            rows.append([self.edge_energy_eV + v for v in (centre.start, centre.low, centre.high)])
-            rows.append([peak.width.start, peak.width.low, peak.width.high])
-        start, low, high = np.array(rows).T
-        return start, low, high
-
-    def step_falloff(self, energy_eV: Float) -> Float:
-        """(E/E0)^−γ at the given energies, (n,)."""
-        return (energy_eV / (self.edge_energy_eV + self.edge.centre.start)) ** -self.falloff
+DETERMINED = 0.3  # largest σ of what counts as known, relative to the signal or to what the bounds allow
 
 
 class XanesOptions(Options):
@@ -194,30 +102,6 @@ class XanesFit:
             return ratio, np.sqrt(np.maximum(variance, 0.0)) / np.abs(jump)
 
 
-def evaluate(model: XanesModel, parameters: ArrayLike, energy_eV: ArrayLike) -> Float:
-    """Eq. (1).
-
-    Parameters
-    ----------
-    model : XanesModel
-    parameters : (..., p) float
-        In the order of `XanesModel.names`.
-    energy_eV : (n,) float
-
-    Returns
-    -------
-    (..., n) float64
-        Absorbance μt.
-    """
-    energy = np.asarray(energy_eV, dtype=float)
-    columns = np.moveaxis(np.asarray(parameters, dtype=float)[..., None], -2, 0)
-    a, b1, b2, b3 = columns[:4]
-    total = a + 0.5 * b1 * (1.0 + erf((energy - b2) / b3)) * model.step_falloff(energy)
-    for c1, c2, c3 in zip(columns[4::3], columns[5::3], columns[6::3], strict=True):
-        total = total + c1 / (1.0 + ((energy - c2) / c3) ** 2)
-    return total
-
-
 def fit_xanes(
     energy_eV: ArrayLike,
     absorbance: ArrayLike,
@@ -262,8 +146,8 @@ def fit_xanes(
         ]
         first = np.where(np.isfinite(given), given, first)
     prior = _prior(model, mean, options, complete=data.complete)
-    raw = data.solve(first, variance, *prior, options, options.max_iterations)
-    raw = data.retry(raw, variance, *prior, options)
+    raw = data.solve(first, variance, prior, options, options.max_iterations)
+    data.retry(raw, variance, prior, options)
     return data.finish(raw, variance, determined, mean, absolute=sigma is not None)
 
 
@@ -337,8 +221,7 @@ class _Spectra:
         self,
         start: Float,
         variance: Float,
-        prior: Float,
-        strength: Float,
+        prior: tuple[Float, Float],
         options: XanesOptions,
         iterations: int,
     ) -> _Raw:
@@ -358,7 +241,7 @@ class _Spectra:
             part = slice(first, first + CHUNK)
             fit_pixels(
                 self.energy, falloff, self.root_weight[part], self.values[part], variance[part], start[part],
-                low, high, prior, strength, iterations, options.tolerance,
+                low, high, prior[0], prior[1], iterations, options.tolerance,
                 raw.linear[part], raw.shape[part], raw.inverse[part], raw.cost[part], raw.converged[part],
             )  # fmt: skip
 
@@ -379,19 +262,17 @@ class _Spectra:
     def mean_fit(self, options: XanesOptions) -> Float:
         """Parameters (p,) of the mean spectrum: the best of several starts."""
         mean, (nominal, low, high) = self.mean(), self.model.intervals()
-        starts = np.repeat(nominal[None], 12, axis=0)
-        starts[:, 0] = np.repeat(np.linspace(low[0] + 2.0, high[0] - 2.0, 6), 2)
-        starts[:, 1] *= np.tile([0.6, 1.4], 6)
-        many = _Spectra(
-            self.model,
-            self.energy,
-            np.repeat(mean.values, 12, 0),
-            np.repeat(mean.root_weight, 12, 0),
-            self.complete,
-        )
+        starts = np.repeat(nominal[None], 24, axis=0)
+        starts[:, 0] = np.repeat(np.linspace(low[0] + 2.0, high[0] - 2.0, 6), 4)
+        starts[:, 1] *= np.tile([0.6, 1.4], 12)
+        starts[:, 4:6] += np.tile([[0.0, 0.0], [0.0, 0.0], [12.0, 6.0], [12.0, 6.0]], (6, 1))[
+            :, : nominal.size - 4
+        ]
+        values, root = np.repeat(mean.values, 24, axis=0), np.repeat(mean.root_weight, 24, axis=0)
+        many = _Spectra(self.model, self.energy, values, root, self.complete)
         # the bounds as priors only keep what is not yet measured in place: 1e-3 of the signal is loose
-        variance = np.full(12, max(1e-6 * float(np.ptp(mean.values)) ** 2, 1e-18))
-        raw = many.solve(starts, variance, nominal, 12.0 / (high - low) ** 2, options, 300)
+        variance = np.full(24, max(1e-6 * float(np.ptp(mean.values)) ** 2, 1e-18))
+        raw = many.solve(starts, variance, (nominal, 12.0 / (high - low) ** 2), options, 300)
         best = int(np.argmin(raw.cost))
         return self._parameters(raw)[best]
 
@@ -411,33 +292,43 @@ class _Spectra:
     def determined(self, mean: Float, noise: float, options: XanesOptions) -> NDArray[np.bool_]:
         """Which parameters the energies at hand determine, at the noise of a single pixel.
 
-        A non-linear parameter must be known better than `DETERMINED` times the spread its bounds allow, an
-        amplitude better than `DETERMINED` times the largest of the mean spectrum's amplitudes.
+        An amplitude must be known better than a part of the signal, the edge energy better than a part of
+        what its bounds allow; the edge's width follows its energy, a peak's shape its amplitude (σ tells
+        the rest). The question is put to the energies: where there is a signal its noise counts as ≤ 1/20.
         """
         model, spectrum = self.model, self.mean()
         _, low, high = model.intervals()
+        signal = float(np.ptp(spectrum.values))
+        noise = min(noise, signal / 20.0) if signal > 5.0 * noise else noise
         zero = np.zeros(low.size)
-        raw = spectrum.solve(mean[None, model.shape], np.array([noise**2]), zero, zero, options, 0)
+        raw = spectrum.solve(mean[None, model.shape], np.array([noise**2]), (zero, zero), options, 0)
         sigma = noise * np.sqrt(np.abs(self._ordered(np.diagonal(raw.inverse, axis1=1, axis2=2))[0]))
-        allowed = np.empty(mean.size)
-        allowed[model.shape] = (high - low) / np.sqrt(12.0)
-        allowed[model.linear] = np.ptp(spectrum.values)
-        return sigma < DETERMINED * allowed
+        known = sigma < DETERMINED * signal
+        known[2] = sigma[2] < DETERMINED * (high[0] - low[0]) / np.sqrt(12.0)
+        known[3] = known[2]
+        known[4:] = np.repeat(known[4::3], 3)
+        return known
 
-    def retry(self, raw: _Raw, variance: Float, prior: Float, strength: Float, options: XanesOptions) -> _Raw:
-        """A second start, 2 eV to either side, for pixels that did not converge; the better fit is kept."""
-        for offset in (-2.0, 2.0):
-            lost = np.flatnonzero(~raw.converged)
-            if lost.size == 0:
-                break
-            part = _Spectra(self.model, self.energy, self.values[lost], self.root_weight[lost], self.complete)
-            start = np.repeat(prior[None], lost.size, axis=0)
+    def retry(self, raw: _Raw, variance: Float, prior: tuple[Float, Float], options: XanesOptions) -> None:
+        """Further starts, edge and white line moved together, where a fit is suspicious; keep the best.
+
+        Suspicious: not converged, a negative peak, or a cost far above the median (relative, since eq. (1)
+        never describes measured spectra within their noise).
+        """
+        cost = raw.cost / variance
+        suspicious = ~raw.converged | (raw.linear[:, 2:].min(axis=1) < 0) | (cost > 1.6 * np.median(cost))
+        lost = np.flatnonzero(suspicious)
+        part = _Spectra(self.model, self.energy, self.values[lost], self.root_weight[lost], self.complete)
+        for offset in RESTARTS_EV if lost.size else ():
+            start = np.repeat(prior[0][None], lost.size, axis=0)
             start[:, 0] += offset
-            again = part.solve(start, variance[lost], prior, strength, options, 3 * options.max_iterations)
-            better = again.converged | (again.cost < raw.cost[lost])
+            start[:, 4::2] += offset
+            again = part.solve(start, variance[lost], prior, options, 3 * options.max_iterations)
+            better = again.cost < raw.cost[lost] * np.where(
+                raw.converged[lost] | ~again.converged, 1 - 1e-6, 1.01
+            )
             for old, new in zip(raw.arrays(), again.arrays(), strict=True):
                 old[lost[better]] = new[better]
-        return raw
 
     def finish(
         self, raw: _Raw, variance: Float, determined: NDArray[np.bool_], mean: Float, *, absolute: bool

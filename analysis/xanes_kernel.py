@@ -1,3 +1,4 @@
+# mypy: disallow-untyped-defs=False, check-untyped-defs=False
 """Compiled inner loop of the XANES fits: variable projection with Levenberg–Marquardt, pixel by pixel.
 
 Rows of the work array `rows` are functions of energy: first the linear shapes (1, step, Lorentzians), then
@@ -20,10 +21,11 @@ _OPTIONS: Any = {
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},  # not "nnan": a diverging trial must compare as such
 }
+LONGEST_STEP = 0.12  # of the width between bounds: longer leaps land in minima with a negative white line
 
 
 @njit(**_OPTIONS)
-def shapes(theta, energy, falloff, root_weight, rows, derivatives):  # type: ignore[no-untyped-def]
+def shapes(theta, energy, falloff, root_weight, rows, derivatives):
     """Fill the linear shapes, or their derivatives, all multiplied by the root of the weights."""
     n_linear = 1 + theta.size // 2
     for j in range(energy.size):
@@ -51,7 +53,7 @@ def shapes(theta, energy, falloff, root_weight, rows, derivatives):  # type: ign
 
 
 @njit(**_OPTIONS)
-def gram(rows, first, last, out):  # type: ignore[no-untyped-def]
+def gram(rows, first, last, out):
     """out[i, k] = rows[i] · rows[k] for first ≤ i < last and k ≤ i, mirrored."""
     for i in range(first, last):
         for k in range(i + 1):
@@ -63,7 +65,7 @@ def gram(rows, first, last, out):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
-def factorise(matrix, lower, n):  # type: ignore[no-untyped-def]
+def factorise(matrix, lower, n):
     """Cholesky factor of matrix[:n, :n]; pivots lost to rounding are floored: their unknowns freeze."""
     for i in range(n):
         for k in range(i + 1):
@@ -77,7 +79,7 @@ def factorise(matrix, lower, n):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
-def substitute(lower, x, n):  # type: ignore[no-untyped-def]
+def substitute(lower, x, n):
     """Solve (lower lowerᵀ) x = x in place."""
     for i in range(n):
         for m in range(i):
@@ -92,7 +94,7 @@ def substitute(lower, x, n):  # type: ignore[no-untyped-def]
 @njit(**_OPTIONS)
 def project(
     theta, energy, falloff, root_weight, data, prior, prior_weight, rows, matrix, lower, linear, residual
-):  # type: ignore[no-untyped-def]
+):
     """Best linear parameters for given non-linear ones; returns the cost Σ w r² + priors."""
     n_linear = linear.size
     shapes(theta, energy, falloff, root_weight, rows, False)
@@ -119,7 +121,7 @@ def project(
 @njit(**_OPTIONS)
 def normal_equations(
     theta, energy, falloff, root_weight, prior, prior_weight, rows, matrix, linear, residual, gradient
-):  # type: ignore[no-untyped-def]
+):
     """Full Gram matrix at `theta` (derivative rows times their amplitude) and the downhill gradient."""
     n_linear, n_shape = linear.size, theta.size
     shapes(theta, energy, falloff, root_weight, rows, True)
@@ -134,7 +136,7 @@ def normal_equations(
 
 
 @njit(**_OPTIONS)
-def reduce_to_shape(matrix, lower, n_linear, prior_weight, reduced, column):  # type: ignore[no-untyped-def]
+def reduce_to_shape(matrix, lower, n_linear, prior_weight, reduced, column):
     """Schur complement: what the data know of the non-linear parameters once the linear ones follow."""
     n_shape = reduced.shape[0]
     for k in range(n_shape):
@@ -151,8 +153,8 @@ def reduce_to_shape(matrix, lower, n_linear, prior_weight, reduced, column):  # 
 
 
 @njit(**_OPTIONS)
-def damped_step(theta, lower_bound, upper_bound, reduced, gradient, floor, damping, damped, factor, step):  # type: ignore[no-untyped-def]
-    """Levenberg–Marquardt step, clipped to the bounds; returns the decrease of the cost it promises.
+def damped_step(theta, lower_bound, upper_bound, reduced, gradient, floor, damping, damped, factor, step):
+    """Levenberg–Marquardt step within a box and the bounds; returns the decrease it promises.
 
     Parameters that stand at a bound and are pushed outwards take no part.
     """
@@ -172,13 +174,15 @@ def damped_step(theta, lower_bound, upper_bound, reduced, gradient, floor, dampi
     substitute(factor, step, n)
     promised = 0.0
     for k in range(n):
+        box = LONGEST_STEP * (upper_bound[k] - lower_bound[k])
+        step[k] = min(max(step[k], -box), box)
         step[k] = min(max(theta[k] + step[k], lower_bound[k]), upper_bound[k]) - theta[k]
         promised += step[k] * gradient[k]
     return promised
 
 
 @njit(**_OPTIONS)
-def invert(matrix, extra, lower, out):  # type: ignore[no-untyped-def]
+def invert(matrix, extra, lower, out):
     """Inverse of matrix + diag(extra), by columns."""
     n = matrix.shape[0]
     for i in range(n):
@@ -194,7 +198,7 @@ def invert(matrix, extra, lower, out):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
-def fit_pixels(  # type: ignore[no-untyped-def]
+def fit_pixels(
     energy, falloff, root_weight, spectra, variance, start, lower_bound, upper_bound, prior, prior_strength,
     max_iterations, tolerance, out_linear, out_shape, out_inverse, out_cost, out_converged,
 ):  # fmt: skip
@@ -231,7 +235,7 @@ def fit_pixels(  # type: ignore[no-untyped-def]
             theta, energy, falloff, weight, prior, strength, rows, matrix, linear, residual, gradient
         )
         reduce_to_shape(matrix, lower, n_linear, strength, reduced, column)
-        damping, converged = 1e-3, False
+        damping, converged = 1e-2, False
         for _ in range(max_iterations):
             promised = damped_step(
                 theta, lower_bound, upper_bound, reduced, gradient, floor, damping, damped, factor, step
@@ -243,7 +247,7 @@ def fit_pixels(  # type: ignore[no-untyped-def]
             )  # fmt: skip
             small = tolerance * (cost + tiny)
             if trial_cost <= cost:
-                converged = cost - trial_cost <= small and promised <= small
+                converged = damping <= 1.0 and cost - trial_cost <= small and promised <= small
                 cost = trial_cost
                 theta, trial = trial, theta
                 matrix, trial_matrix = trial_matrix, matrix
@@ -256,7 +260,7 @@ def fit_pixels(  # type: ignore[no-untyped-def]
                 )
                 reduce_to_shape(matrix, lower, n_linear, strength, reduced, column)
             else:
-                converged = promised <= 1e-3 * small
+                converged = damping <= 1.0 and promised <= 1e-3 * small
                 damping *= 8.0
             if converged or damping > 1e12:
                 break

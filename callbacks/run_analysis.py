@@ -163,7 +163,7 @@ class RunAnalysis:
         if self.energies:
             arrays |= self._probes_and_errors()
         if self.interpretation is not None:
-            arrays |= self.interpretation.arrays(stack.grid.shape)
+            arrays |= self.interpretation.arrays()
         status = self.status()
         attributes = {
             "recipe": self.recipe.name,

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
-
 if TYPE_CHECKING:
+    import httpx
     from tiled.client.container import Container
 
 
@@ -17,13 +16,15 @@ class TiledUnavailable(ConnectionError):
     """The Tiled server does not answer, or answers that it failed."""
 
 
-class _OneAttempt(httpx.BaseTransport):
-    """Turns what Tiled's client would repeat (lost connections, timeouts, status 5xx) into one exception."""
+class _OneAttempt:
+    """An httpx transport that turns what Tiled's client would repeat (lost connections, timeouts, status 5xx) into one exception."""
 
     def __init__(self, transport: httpx.BaseTransport) -> None:
         self._transport = transport
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        import httpx
+
         server = f"{request.url.host}:{request.url.port or request.url.scheme}"
         try:
             response = self._transport.handle_request(request)
@@ -57,6 +58,7 @@ def connect(uri: str, api_key: str | None = None, *, timeout_s: float = 5.0) -> 
     TiledUnavailable
         If the server does not answer. So does every later use of the client.
     """
+    import httpx
     from tiled.client import from_context
     from tiled.client.context import Context
 

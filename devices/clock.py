@@ -25,7 +25,9 @@ class Clock:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.factor) and self.factor >= 0):
-            raise ValueError(f"clock is {self.factor!r}; expected a finite number >= 0 (0: no waiting, 1: real time)")
+            raise ValueError(
+                f"clock is {self.factor!r}; expected a finite number >= 0 (0: no waiting, 1: real time)"
+            )
 
     def wall_s(self, seconds: float) -> float:
         """Seconds to wait for something that physically takes `seconds`."""

@@ -27,7 +27,10 @@ def bragg_angle_deg(energy_eV: float, spacing_angstrom: float = SI_111_SPACING_A
     """
     lowest = HC_EV_ANGSTROM / (2 * spacing_angstrom)
     if not energy_eV >= lowest:
-        raise ValueError(f"energy {energy_eV!r} eV is out of reach; crystals of d = {spacing_angstrom} Å start at {lowest:.1f} eV")
+        raise ValueError(
+            f"energy {energy_eV!r} eV is out of reach; crystals of d = {spacing_angstrom} Å "
+            f"start at {lowest:.1f} eV"
+        )
     return math.degrees(math.asin(lowest / energy_eV))
 
 

@@ -24,7 +24,10 @@ from ptychrome.devices.signals import Quantity
 
 
 class DetectorModel(Protocol):
-    """The fixed properties of a detector (the twin's ``detector``); mask (ny, nx) uint32, 0 = good."""
+    """The fixed properties of a detector (the twin's ``detector``).
+
+    ``mask``: (ny, nx) uint32, 0 = good. Masked and saturated pixels read ``2**bit_depth - 1``.
+    """
 
     @property
     def shape(self) -> tuple[int, int]: ...
@@ -34,6 +37,8 @@ class DetectorModel(Protocol):
     def distance_m(self) -> float: ...
     @property
     def mask(self) -> NDArray[np.uint32]: ...
+    @property
+    def bit_depth(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class SimulatedEiger(Device):
     directory : Path
         Where the files go; it must exist.
     name : str
-        Data keys start with it: ``<name>_image`` (external), ``<name>_total``.
+        Data keys start with it: ``<name>_image`` (external) and ``<name>_total``, the sum of valid pixels.
     clock : Clock
     companions : Companions
     """
@@ -96,6 +101,7 @@ class SimulatedEiger(Device):
         self._expose = expose
         self._model = model
         self._directory = Path(directory)
+        self.bit_depth.put(int(model.bit_depth))
         self._clock = clock or Clock()
         self._closing = threading.Event()
         self._worker: ThreadPoolExecutor | None = None
@@ -167,11 +173,15 @@ class SimulatedEiger(Device):
             if self._closing.wait(max(rest_s, 0.0)):
                 raise RuntimeError(f"{self.name}: exposure cut short because the detector was unstaged")
             self._assets.add(self._file.append(frame))
-            self.total.put(float(frame.sum(dtype=np.uint64)))
+            self.total.put(self._sum(frame))
         except Exception as error:  # a thread has nobody else to tell
             status.set_exception(error)
         else:
             status.set_finished()
+
+    def _sum(self, frame: NDArray[np.uint32]) -> float:
+        valid = (self._model.mask == 0) & (frame < 2**self._model.bit_depth - 1)
+        return float(frame.sum(where=valid, dtype=np.uint64))
 
     def unstage(self) -> list[object]:
         """Cut a running exposure short and close the file."""
@@ -206,7 +216,8 @@ class SimulatedEiger(Device):
     def _check_directory(self) -> None:
         if not self._directory.is_dir():
             raise FileNotFoundError(
-                f"{self.name} cannot write to {self._directory}: no such directory; create it or set another one"
+                f"{self.name} cannot write to {self._directory}: no such directory; "
+                "create it or set another one"
             )
         free = shutil.disk_usage(self._directory).free
         if free < self.min_free_bytes:

@@ -41,7 +41,11 @@ class FrameFile:
     def __init__(self, path: Path, mask: NDArray[np.uint32], fields: Mapping[str, Any]) -> None:
         self.path = path
         self._file = h5py.File(path, "x", libver="latest")
-        for group, kind in (("entry", "NXentry"), ("entry/data", "NXdata"), ("entry/instrument", "NXinstrument")):
+        for group, kind in (
+            ("entry", "NXentry"),
+            ("entry/data", "NXdata"),
+            ("entry/instrument", "NXinstrument"),
+        ):
             self._file.create_group(group).attrs["NX_class"] = kind
         detector = self._file.create_group(DETECTOR_GROUP)
         detector.attrs["NX_class"] = "NXdetector"
@@ -80,7 +84,9 @@ class FrameFile:
             If it cannot be written; the index is then used again.
         """
         if frame.shape != self._frames.shape[1:]:
-            raise ValueError(f"frame has shape {frame.shape}; {self.path.name} takes {self._frames.shape[1:]}")
+            raise ValueError(
+                f"frame has shape {frame.shape}; {self.path.name} takes {self._frames.shape[1:]}"
+            )
         index = self._count
         try:
             self._frames.resize(index + 1, axis=0)
@@ -92,5 +98,15 @@ class FrameFile:
         return index
 
     def close(self) -> None:
-        """Close the file; raises OSError when its last bytes cannot be written."""
-        self._file.close()
+        """Close the file.
+
+        Raises
+        ------
+        OSError
+            If its last bytes cannot be written; the frames appended so far can be read all the same, by a
+            reader that opens the file with ``swmr=True``.
+        """
+        try:
+            self._file.close()
+        except (OSError, RuntimeError) as error:
+            raise OSError(f"{self.path} with {self._count} frames could not be closed: {error}") from error

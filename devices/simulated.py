@@ -22,6 +22,7 @@ from ptychrome.devices.dcm import DCM, bragg_angle_deg
 from ptychrome.devices.eiger import Companions, DetectorModel, SimulatedEiger
 from ptychrome.devices.shutter import Shutter
 from ptychrome.devices.signals import Quantity
+from ptychrome.devices.twin.nuisances import FULL_CURRENT_MA
 
 
 class Exposure(Protocol):
@@ -50,7 +51,7 @@ class Twin(Protocol):
 
 
 class SimulatedAxis(SoftPositioner):
-    """A motor that needs its time: ``|distance| / velocity + settle_s`` by the clock.
+    """A motor that needs its time: ``|distance| / velocity + settle_s`` by the clock, none if it is there.
 
     Parameters
     ----------
@@ -71,7 +72,8 @@ class SimulatedAxis(SoftPositioner):
         self._set_position(start)
 
     def _setup_move(self, position: float, status: DeviceStatus) -> None:
-        duration = self.clock.wall_s(abs(position - self.position) / self._velocity + self._settle_s)
+        distance = abs(position - self.position)
+        duration = self.clock.wall_s(distance / self._velocity + self._settle_s) if distance else 0.0
         self._run_subs(sub_type=self.SUB_START, timestamp=time.time())
         self._started_moving = self._moving = True
         if not duration:
@@ -172,7 +174,7 @@ def simulated_beamline(twin: Twin, directory: Path | str, *, clock: float = 0.0)
         axis.clock = shared_clock
     shutter = SimulatedShutter(name="shutter")
     i0 = Quantity(name="i0", value=0.0, units="counts", kind="hinted")
-    ring_current = Quantity(name="ring_current", value=0.0, units="mA", kind="hinted")
+    ring_current = Quantity(name="ring_current", value=FULL_CURRENT_MA, units="mA", kind="hinted")
 
     def expose(exposure_s: float) -> NDArray[np.uint32]:
         twin.energy_eV = dcm.energy.position

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 SAME_EV = 1e-6  # energies closer than this are one energy; far below what any monochromator resolves
 LOWEST_EV, HIGHEST_EV = 100.0, 200_000.0
@@ -47,10 +48,14 @@ def segments(parts: Sequence[tuple[float, float, float]]) -> list[float]:
 
 def _segment(part: Sequence[float]) -> list[float]:
     if len(part) != 3:
-        raise ValueError(f"energy segment {part!r} has {len(part)} numbers; expected (start, stop, step) in eV")
+        raise ValueError(
+            f"energy segment {part!r} has {len(part)} numbers; expected (start, stop, step) in eV"
+        )
     start, stop, step = (float(number) for number in part)
     if not (math.isfinite(start) and stop >= start and 0 < step < math.inf and stop < math.inf):
-        raise ValueError(f"energy segment {tuple(part)!r}; expected start <= stop and step > 0, all finite, in eV")
+        raise ValueError(
+            f"energy segment {tuple(part)!r}; expected start <= stop and step > 0, all finite, in eV"
+        )
     count = math.floor((stop - start) / step + SAME_EV) + 1
     return [start + i * step for i in range(count)]
 
@@ -102,11 +107,9 @@ def check_energies(energies: Iterable[float]) -> list[float]:
         raise ValueError("energies is empty; expected at least one energy in eV")
     for energy in checked:
         if not LOWEST_EV <= energy <= HIGHEST_EV:
-            raise ValueError(
-                f"energy {energy!r}; expected {LOWEST_EV:g} to {HIGHEST_EV:g} eV (eV, not keV)"
-            )
+            raise ValueError(f"energy {energy!r}; expected {LOWEST_EV:g} to {HIGHEST_EV:g} eV (eV, not keV)")
     ordered = sorted(checked)
-    for lower, upper in zip(ordered, ordered[1:], strict=False):
+    for lower, upper in pairwise(ordered):
         if upper - lower <= SAME_EV:
             raise ValueError(f"energy {lower!r} eV comes twice; expected distinct energies")
     return checked

@@ -6,12 +6,12 @@ Annotations are real objects (no postponed evaluation), so that a queue server c
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
-from bluesky.protocols import Movable, Readable
+from bluesky.protocols import NamedMovable, Readable
 from bluesky.utils import Msg, MsgGenerator, separate_devices
 
 from ptychrome.plans.energies import check_energies
@@ -36,9 +36,17 @@ class FrameDetector(Protocol):
     companions: Any
 
 
+class Axes(NamedTuple):
+    """What the scan moves."""
+
+    energy: Any
+    x: Any
+    y: Any
+
+
 def spectro_ptycho(
     detectors: list[Readable],
-    dcm: Movable,
+    dcm: NamedMovable,
     stage: Readable,
     *,
     energies: list[float],
@@ -90,10 +98,11 @@ def spectro_ptycho(
     if not (math.isfinite(exposure_s) and exposure_s > 0):
         raise ValueError(f"exposure_s is {exposure_s!r}; expected a positive number of seconds")
     detector = _frame_detector(detectors)
-    _check_reach(dcm, stage, energies, points)
-    scan = _scan_metadata(detector, dcm, stage, energies, points, probe)
+    axes = Axes(_axis(dcm, "energy"), _axis(stage, "x"), _axis(stage, "y"))
+    _check_reach(axes, energies, points)
+    scan = _scan_metadata(detector, axes, energies, points, probe)
     start = {
-        **_start_document(detectors, dcm, stage, scan),
+        **_start_document(detectors, axes, scan),
         "sample_name": sample_name,
         "plan_args": {
             "detectors": [device.name for device in detectors],
@@ -109,6 +118,7 @@ def spectro_ptycho(
         START_KEY: scan.model_dump(mode="json"),
     }
     triggered = separate_devices([*detectors, *detector.companions.monitors])
+    read = separate_devices([*triggered, stage, dcm])
     shutter = detector.companions.shutter
 
     @bpp.stage_decorator(detectors)
@@ -118,9 +128,9 @@ def spectro_ptycho(
             yield from bps.mv(shutter, "open")
         for energy in energies:
             yield from bps.checkpoint()
-            yield from bps.mv(dcm.energy, energy)
+            yield from bps.mv(axes.energy, energy)
             for x, y in points.tolist():
-                yield from _record(stage, x, y, triggered, [*triggered, stage, dcm])
+                yield from _record(axes, x, y, triggered, read)
 
     def leave_dark() -> MsgGenerator[None]:
         if shutter is not None:
@@ -133,15 +143,15 @@ def spectro_ptycho(
     return (yield from bpp.finalize_wrapper(whole(), leave_dark))
 
 
-def _record(stage: Any, x: float, y: float, triggered: list[Any], read: list[Any]) -> MsgGenerator[None]:
+def _record(axes: Axes, x: float, y: float, triggered: list[Any], read: list[Any]) -> MsgGenerator[None]:
     """One position: checkpoint, move, expose, one event.
 
     Messages as from ``bps.mv`` and ``bps.trigger_and_read``, but bare: each of those stubs formats a stack
     trace when called (bluesky's ``@plan``), sixteen times a point, more than all the rest of a point costs.
     """
     yield Msg("checkpoint")
-    yield Msg("set", stage.x, x, group="position")
-    yield Msg("set", stage.y, y, group="position")
+    yield Msg("set", axes.x, x, group="position")
+    yield Msg("set", axes.y, y, group="position")
     yield Msg("wait", None, group="position")
     for device in triggered:
         yield Msg("trigger", device, group="exposure")
@@ -167,19 +177,25 @@ def _frame_detector(detectors: list[Readable]) -> Any:
     return found[0]
 
 
-def _check_reach(dcm: Any, stage: Any, energies: list[float], points: Positions) -> None:
-    """Refuse what an axis cannot reach before anything moves (its limit error is a ValueError)."""
-    for device, axes in ((dcm, ("energy",)), (stage, ("x", "y"))):
-        for axis in axes:
-            if not hasattr(device, axis):
-                raise ValueError(f"{device.name} has no axis {axis!r}; expected a device with {', '.join(axes)}")
-    for axis, values in ((dcm.energy, energies), (stage.x, points[:, 0]), (stage.y, points[:, 1])):
+def _axis(device: Any, name: str) -> Any:
+    if not hasattr(device, name):
+        raise ValueError(f"{device.name} has no axis {name!r}; expected a device with one")
+    return getattr(device, name)
+
+
+def _check_reach(axes: Axes, energies: list[float], points: Positions) -> None:
+    """Refuse what an axis cannot reach before anything moves (ophyd's LimitError is a ValueError)."""
+    for axis, values in zip(axes, (energies, points[:, 0], points[:, 1]), strict=True):
         for value in (float(np.min(values)), float(np.max(values))):
             axis.check_value(value)
 
 
 def _scan_metadata(
-    detector: Any, dcm: Any, stage: Any, energies: list[float], points: Positions, probe: dict[str, Any] | None
+    detector: Any,
+    axes: Axes,
+    energies: list[float],
+    points: Positions,
+    probe: dict[str, Any] | None,
 ) -> ScanMetadata:
     """The block the analysis starts from; pydantic's ValidationError is a ValueError."""
     (x_low, y_low), (x_high, y_high) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
@@ -192,28 +208,26 @@ def _scan_metadata(
         probe=ProbeModel(**(detector.companions.probe or {} if probe is None else probe)),
         keys=SignalKeys(
             image=detector.image_key,
-            energy=dcm.energy.setpoint.name,  # the planned value to the bit; the readback follows within noise
-            x=stage.x.name,
-            y=stage.y.name,
+            energy=axes.energy.setpoint.name,  # the planned number to the bit, unlike the readback
+            x=axes.x.name,
+            y=axes.y.name,
             i0="i0" if "i0" in names else None,
             ring_current="ring_current" if "ring_current" in names else None,
         ),
     )
 
 
-def _start_document(
-    detectors: list[Readable], dcm: Any, stage: Any, scan: ScanMetadata
-) -> dict[str, Any]:
+def _start_document(detectors: list[Readable], axes: Axes, scan: ScanMetadata) -> dict[str, Any]:
     """What Bluesky's own tools look for in a start document."""
     shape = [len(scan.energies_eV), scan.positions_per_energy[0]]
     return {
         "plan_name": "spectro_ptycho",
         "detectors": [device.name for device in detectors],
-        "motors": [dcm.energy.name, stage.y.name, stage.x.name],
+        "motors": [axis.name for axis in axes],
         "num_points": math.prod(shape),
         "num_intervals": math.prod(shape) - 1,
         "shape": shape,
         "hints": {
-            "dimensions": [[[dcm.energy.name], "primary"], [[stage.y.name, stage.x.name], "primary"]],
+            "dimensions": [[[axes.energy.name], "primary"], [[axes.x.name, axes.y.name], "primary"]],
         },
     }

@@ -77,7 +77,13 @@ def jittered(
         If a number is out of range.
     """
     return _describe(
-        kind="jittered", width_m=width_m, step_m=step_m, jitter=jitter, seed=seed, center_m=center_m, snake=snake
+        kind="jittered",
+        width_m=width_m,
+        step_m=step_m,
+        jitter=jitter,
+        seed=seed,
+        center_m=center_m,
+        snake=snake,
     )
 
 
@@ -161,7 +167,8 @@ class _Area(_Trajectory):
             raise ValueError(f"trajectory: step_m {self.step_m:g} exceeds width_m {self.width_m:g}")
         if steps**2 > MAX_POSITIONS:
             raise ValueError(
-                f"trajectory: width_m {self.width_m:g} by step_m {self.step_m:g} makes more than a million positions"
+                f"trajectory: width_m {self.width_m:g} by step_m {self.step_m:g} makes more than "
+                f"{MAX_POSITIONS} positions"
             )
         return steps
 

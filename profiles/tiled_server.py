@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ptychrome.callbacks.tiled_client import connect
 from ptychrome.schema import RAW_ROOT, RESULT_ROOT
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 KEY_VARIABLE = "TILED_SINGLE_USER_API_KEY"
+CATALOG = "catalog.db"
 STREAM_CACHE_S = 120  # every array written is kept in memory this long, for subscribers that come late
 STOP_S = 5.0
 
@@ -105,7 +107,7 @@ class TiledServer:
         """
         api_key = api_key or secrets.token_hex(16)
         if not api_key.isalnum():
-            raise TiledServerError("the API key of a Tiled server must be letters and digits; choose another one")
+            raise TiledServerError("the API key of a Tiled server must be letters and digits only")
         directory = Path(directory).resolve()
         (directory / "data").mkdir(parents=True, exist_ok=True)
         config = directory / "tiled.yml"
@@ -148,8 +150,6 @@ class TiledServer:
 
     def client(self, timeout_s: float = 5.0) -> Container:
         """A client of the root; see `ptychrome.callbacks.tiled_client.connect`."""
-        from ptychrome.callbacks.tiled_client import connect
-
         return connect(self.uri, self.api_key, timeout_s=timeout_s)
 
     @property
@@ -216,7 +216,7 @@ def _listen(port: int) -> socket.socket:
         listener.close()
         reason = getattr(error, "strerror", None) or error
         raise TiledServerError(
-            f"the Tiled server cannot use port {port} of {HOST}: {reason}; choose another one, or 0 for a free one"
+            f"the Tiled server cannot use port {port} of {HOST}: {reason}; choose another one (0: any)"
         ) from None
     return listener
 
@@ -236,8 +236,7 @@ def _write_config(path: Path, directory: Path, readable: Sequence[Path | str]) -
 
     config = {
         "catalog": {
-            "uri": f"sqlite:///{directory / 'catalog.db'}",
-            "init_if_not_exists": True,
+            "uri": f"sqlite:///{directory / CATALOG}",
             "writable_storage": [str(directory / "data"), f"duckdb:///{directory / 'tables.duckdb'}"],
             "readable_storage": [str(Path(folder).resolve()) for folder in readable],
         },
@@ -259,10 +258,13 @@ def _write_config(path: Path, directory: Path, readable: Sequence[Path | str]) -
 def _serve(config_path: Path, listener: socket.socket) -> None:
     """Main function of the server's process."""
     import uvicorn
+    from tiled.commandline._catalog import init
     from tiled.config import parse_configs
     from tiled.server.app import build_app_from_config
     from tiled.server.logging_config import LOGGING_CONFIG
 
+    # what init_if_not_exists would do, but that starts another interpreter for it (3 s)
+    init(f"sqlite:///{config_path.parent / CATALOG}", if_not_exists=True)
     config = parse_configs(config_path)
     app = build_app_from_config(config)
     server = uvicorn.Server(uvicorn.Config(app, log_config=LOGGING_CONFIG, **config.uvicorn))

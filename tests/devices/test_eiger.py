@@ -1,6 +1,5 @@
-"""The simulated EIGER by itself: its file, its threads, its refusals. About 10 s, most of it other processes."""
+"""The simulated EIGER by itself: its file, its threads, its refusals (some seconds, in other processes)."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -30,10 +29,13 @@ class Model:
     pixel_size_m: tuple[float, float] = (75e-6, 75e-6)
     distance_m: float = 1.27
     mask: np.ndarray = field(default_factory=_mask)
+    bit_depth: int = 32
 
 
 def noise(seed):
-    return np.random.default_rng(seed).poisson(1000, SHAPE).astype(np.uint32)
+    """A frame whose masked pixels read the flag, as an EIGER's do."""
+    counts = np.random.default_rng(seed).poisson(1000, SHAPE).astype(np.uint32)
+    return np.where(_mask() == 0, counts, np.uint32(2**32 - 1))
 
 
 class Frames:
@@ -68,7 +70,7 @@ def test_frames_are_in_the_file_bit_for_bit(eiger, tmp_path):
     eiger.stage()
     for _ in range(3):
         eiger.trigger().wait(timeout=10)
-    assert eiger.read()["eiger_total"]["value"] == noise(2).sum()
+    assert eiger.read()["eiger_total"]["value"] == noise(2)[_mask() == 0].sum()
     eiger.unstage()
     with h5py.File(the_file(tmp_path)) as file:
         data = file[DATA_DATASET]
@@ -96,7 +98,11 @@ def test_another_process_reads_while_the_file_is_open(eiger, tmp_path):
         f"    print(*file['{DATA_DATASET}'][()].sum(axis=(1, 2)), file['{MASK_DATASET}'][()].sum())\n"
     )
     reader = subprocess.run(
-        [sys.executable, "-c", code, str(the_file(tmp_path))], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code, str(the_file(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     assert [int(word) for word in reader.stdout.split()] == [noise(0).sum(), noise(1).sum(), _mask().sum()]
 
@@ -192,7 +198,7 @@ try:
         eiger.trigger().wait(timeout=10)
         written += 1
 except OSError as error:
-    print("failed:", written)
+    print("failed:", written, error)
 try:
     eiger.unstage()
 except OSError as error:
@@ -206,10 +212,11 @@ def test_disk_that_fills_up_fails_the_exposure_and_keeps_the_frames(tmp_path):
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+        check=False,  # HDF5 itself may crash while it exits with a file that it could not close
     )
-    print(process.stdout, process.stderr)
+    assert "could not be closed" in process.stdout
     written = int(process.stdout.split("failed:")[1].split()[0])
     assert written >= 3
+    assert f"frame {written} could not be written to {the_file(tmp_path)}" in process.stdout
     with h5py.File(the_file(tmp_path), "r", swmr=True) as file:
         np.testing.assert_array_equal(file[DATA_DATASET][:written], [noise(i) for i in range(written)])

@@ -32,7 +32,10 @@ def test_center_moves_everything():
 
 def test_jitter_stays_within_its_fraction_and_follows_the_seed():
     regular = positions(square(1e-6, 1e-7))
-    first, again = positions(jittered(1e-6, 1e-7, jitter=0.3, seed=5)), positions(jittered(1e-6, 1e-7, jitter=0.3, seed=5))
+    first, again = (
+        positions(jittered(1e-6, 1e-7, jitter=0.3, seed=5)),
+        positions(jittered(1e-6, 1e-7, jitter=0.3, seed=5)),
+    )
     other = positions(jittered(1e-6, 1e-7, jitter=0.3, seed=6))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -45,7 +48,9 @@ def test_fermat_has_the_density_of_its_step_everywhere():
     points = positions(fermat(3e-6, 150e-9))
     assert len(points) == pytest.approx(400, rel=0.05)  # (3 µm / 150 nm)²
     assert np.abs(points).max() <= 1.5e-6
-    quadrants = [np.sum((np.sign(points) == sign).all(axis=1)) for sign in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
+    quadrants = [
+        np.sum((np.sign(points) == sign).all(axis=1)) for sign in ((1, 1), (1, -1), (-1, 1), (-1, -1))
+    ]
     assert np.ptp(quadrants) <= 10  # 100 each; the spiral is even but for its rim
     distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.eye(len(points))
     # neighbours of a Fermat spiral stay 1.6 to 1.9 c apart, c = step / √π; one step is 1.77 c
@@ -82,7 +87,7 @@ def test_points_are_taken_as_they_are():
         ({"kind": "square", "width_m": -1e-6, "step_m": 1e-7}, "width_m"),
         ({"kind": "square", "width_m": 1e-6, "step_m": 1e-7, "sneak": True}, "sneak"),
         ({"kind": "square", "width_m": 1e-7, "step_m": 1e-6}, "exceeds width_m"),
-        ({"kind": "square", "width_m": 3.0, "step_m": 150e-9}, "more than a million"),
+        ({"kind": "square", "width_m": 3.0, "step_m": 150e-9}, "more than 1000000"),
         ({"kind": "jittered", "width_m": 1e-6, "step_m": 1e-7, "jitter": 2}, "jitter"),
         ({"kind": "points", "x": [0.0, 1.0], "y": [0.0, 1.0, 2.0]}, "2 x but 3 y"),
         ({"kind": "points", "x": [0.0], "y": [0.0]}, "at least 2"),

@@ -1,0 +1,184 @@
+"""Chemical states: clusters of (edge energy, pre-edge ratio, Re[N_eff]/N_V), steady while data stream in."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+
+from ptychrome.analysis.scan import DataError
+
+Float = NDArray[np.float64]
+WINSOR = 3.0  # robust standard deviations beyond which a feature is drawn in: thin edges have wild ratios
+COLD_BETTER = 0.9  # relative cost at which a cold start replaces a warm one
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Labels and centres of k chemical states.
+
+    Attributes
+    ----------
+    labels : (n,) int32
+        0-based; −1 where a feature is missing or the weight is not positive.
+    centers : (k, 3) float64
+        Weighted means of the (winsorised) features, physical units; NaN for a cluster without pixels.
+    scale : (3,) float64
+        What one unit of distance is in each feature.
+    """
+
+    labels: NDArray[np.int32] = field(repr=False)
+    centers: Float
+    scale: Float
+
+
+def cluster(
+    features: ArrayLike,
+    weights: ArrayLike,
+    k: int,
+    *,
+    previous: ArrayLike | None = None,
+    seed: int = 0,
+) -> Clusters:
+    """k-means on robustly scaled features, heavy pixels counting more.
+
+    Parameters
+    ----------
+    features : (n, d) float
+        Edge energy (eV), pre-edge ratio (eV), Re[N_eff]/N_V; NaN where missing. Several particles are
+        clustered together by concatenating them.
+    weights : (n,) float
+        N_V² (any unit): the inverse variance of the features, since their noise goes as 1/N_V.
+    k : int
+        Number of clusters.
+    previous : (k, d) float, optional
+        Centres of the revision before, physical units: a warm start that keeps labels steady.
+        Without it, labels ascend with the first feature.
+    seed : int
+
+    Returns
+    -------
+    Clusters
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit together or fewer than k pixels are valid.
+    """
+    values, weight = np.asarray(features, dtype=float), np.asarray(weights, dtype=float)
+    if values.ndim != 2 or weight.shape != values.shape[:1]:
+        raise DataError(f"features {values.shape} and weights {weight.shape}: expected (n, d) and (n,)")
+    valid = np.isfinite(values).all(axis=1) & np.isfinite(weight) & (weight > 0)
+    if not 1 <= k <= np.count_nonzero(valid):
+        raise DataError(f"k = {k} clusters need as many pixels; got {np.count_nonzero(valid)} valid ones")
+    middle, scale = _robust_scale(values[valid], weight[valid])
+    scaled = np.clip((values[valid] - middle) / scale, -WINSOR, WINSOR)
+    old = _previous(previous, k, values.shape[1])
+    found = _kmeans(scaled, weight[valid], k, None if old is None else (old - middle) / scale, seed)
+    centers = np.array([_mean(scaled, weight[valid] * (found == i)) for i in range(k)]) * scale + middle
+    order = np.argsort(centers[:, 0]) if old is None else _matched(centers / scale, old / scale)
+    labels = np.full(len(values), -1, dtype=np.int32)
+    labels[valid] = np.argsort(order)[found]
+    return Clusters(labels, centers[order], scale)
+
+
+def _previous(previous: ArrayLike | None, k: int, d: int) -> Float | None:
+    if previous is None:
+        return None
+    centers = np.asarray(previous, dtype=float)
+    if centers.shape != (k, d):
+        raise DataError(f"previous centres: expected shape ({k}, {d}), got {centers.shape}")
+    return centers if np.isfinite(centers).all() else None
+
+
+def _robust_scale(values: Float, weight: Float) -> tuple[Float, Float]:
+    """Weighted median and spread (half the 10–90 % range over 1.28) of each feature, (d,) each."""
+    low, middle, high = (_quantile(values, weight, q) for q in (0.1, 0.5, 0.9))
+    spread = (high - low) / 2.563
+    return middle, np.where(spread > 0, spread, 1.0)
+
+
+def _quantile(values: Float, weight: Float, q: float) -> Float:
+    order = np.argsort(values, axis=0)
+    below = np.cumsum(weight[order], axis=0) / weight.sum()
+    rank = np.argmax(below >= q, axis=0)
+    columns = np.arange(values.shape[1])
+    return values[order[rank, columns], columns]
+
+
+def _kmeans(scaled: Float, weight: Float, k: int, start: Float | None, seed: int) -> NDArray[np.int32]:
+    """Labels from a warm start, unless a cold one is clearly better: early centres may have been poor."""
+    weight = weight / weight.mean()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct pixels than k: some stay empty
+        cold = KMeans(k, n_init=10 if start is None else 3, random_state=seed).fit(
+            scaled, sample_weight=weight
+        )
+        if start is None:
+            return cold.labels_
+        warm = KMeans(k, init=start, n_init=1).fit(scaled, sample_weight=weight)
+    return cold.labels_ if cold.inertia_ < COLD_BETTER * warm.inertia_ else warm.labels_
+
+
+def _mean(values: Float, weight: Float) -> Float:
+    total = weight.sum()
+    return weight @ values / total if total > 0 else np.full(values.shape[1], np.nan)
+
+
+def _matched(centers: Float, previous: Float) -> NDArray[np.intp]:
+    """Which new centre carries on each previous one: the assignment of least total squared distance."""
+    cost = np.sum((previous[:, None] - centers) ** 2, axis=2)
+    return linear_sum_assignment(np.nan_to_num(cost, nan=1e12))[1]
+
+
+def cluster_fractions(labels: ArrayLike, n_v: ArrayLike, k: int) -> Float:
+    """Share of the edge's atoms in each cluster.
+
+    Parameters
+    ----------
+    labels : (n,) int, −1 missing
+    n_v : (n,) float, m⁻²
+    k : int
+
+    Returns
+    -------
+    (k,) float64
+        Sums to one; NaN if no pixel is labelled.
+    """
+    amount = _amount(labels, n_v, k).sum(axis=1)
+    total = amount.sum()
+    return amount / total if total > 0 else np.full(k, np.nan)
+
+
+def cluster_spectra(labels: ArrayLike, absorbance: ArrayLike, n_v: ArrayLike, k: int) -> Float:
+    """Mean XANES spectrum of each cluster, thick pixels counting more.
+
+    Parameters
+    ----------
+    labels : (n,) int, −1 missing
+    absorbance : (n_energy, n) float
+        μt, NaN where an energy was not measured.
+    n_v : (n,) float, m⁻²
+    k : int
+
+    Returns
+    -------
+    (k, n_energy) float64
+        Mean μt of the cluster's pixels, weighted by N_V; NaN where missing.
+    """
+    weight = _amount(labels, n_v, k)
+    spectra = np.asarray(absorbance, dtype=float)
+    finite = np.isfinite(spectra)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (weight @ np.where(finite, spectra, 0.0).T) / (weight @ finite.T)
+
+
+def _amount(labels: ArrayLike, n_v: ArrayLike, k: int) -> Float:
+    """N_V of each pixel in the row of its cluster, zero elsewhere, (k, n)."""
+    amount = np.nan_to_num(np.asarray(n_v, dtype=float), nan=0.0, posinf=0.0, neginf=0.0)
+    return np.where(np.asarray(labels) == np.arange(k)[:, None], np.maximum(amount, 0.0), 0.0)

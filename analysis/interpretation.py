@@ -1,0 +1,162 @@
+"""From the stack of energies to chemistry: fit, maps and clusters, as far as the energies so far allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychrome.analysis.chemistry import (
+    EdgeConstants,
+    chemical_maps,
+    noise_level,
+    noise_per_pixel,
+)
+from ptychrome.analysis.clustering import Clusters, cluster, cluster_fractions, cluster_spectra
+from ptychrome.analysis.recipe import Recipe
+from ptychrome.analysis.scan import DataError
+from ptychrome.analysis.stack import EnergyStack
+from ptychrome.analysis.xanes import XanesFit, XanesModel, fit_xanes
+
+FEATURES = ("edge_energy", "pre_edge_ratio", "n_eff_ratio")
+FEWEST_ENERGIES = 5
+BELOW_EDGE_EV = 3.0  # energies this far below the tabulated edge carry no pre-edge structure
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """Chemistry of the sample as known so far.
+
+    Attributes
+    ----------
+    pixels : (ny, nx) bool
+        Pixels that hold matter; the arrays below run over them.
+    fit : XanesFit
+    maps : dict of str to (n_pixels,) float32
+        Chemical maps and their standard deviations; ``fitted`` is uint8.
+    clusters : Clusters or None
+        None until enough pixels have all three features.
+    fractions : (k,) float64
+        Share of the edge's atoms in each cluster.
+    spectra : (k, n_energy) float64
+        Mean absorbance of each cluster.
+    """
+
+    pixels: NDArray[np.bool_]
+    fit: XanesFit
+    maps: dict[str, NDArray]
+    clusters: Clusters | None
+    fractions: NDArray[np.float64]
+    spectra: NDArray[np.float64]
+
+    def arrays(self) -> dict[str, NDArray]:
+        """Maps and clusters as images under the names of the result vocabulary."""
+        images = {f"maps/{name}": self._image(values) for name, values in self.maps.items()}
+        if self.clusters is not None:
+            images["clusters/label"] = self._image(self.clusters.labels)
+            images["clusters/centers"] = self.clusters.centers
+            images["clusters/fractions"] = self.fractions
+            images["clusters/spectra"] = self.spectra
+        return images
+
+    def _image(self, values: NDArray) -> NDArray:
+        missing = {"f": np.nan, "u": 0, "i": -1}[values.dtype.kind]
+        image = np.full(self.pixels.shape, missing, values.dtype)
+        image[self.pixels] = values
+        return image
+
+
+def interpret(
+    stack: EnergyStack, recipe: Recipe, element: str, edge: str, previous: Interpretation | None = None
+) -> Interpretation | None:
+    """Fit every pixel of the sample and derive maps and clusters.
+
+    Parameters
+    ----------
+    stack : EnergyStack
+        May be incomplete.
+    recipe : Recipe
+    element, edge : str
+        Absorption edge of the scan, such as "V" and "K".
+    previous : Interpretation, optional
+        The revision before: keeps cluster labels steady.
+
+    Returns
+    -------
+    Interpretation or None
+        None while there are too few energies, or no matter in the field.
+
+    Raises
+    ------
+    DataError
+        If xraydb knows no such edge, or the constants lack the element.
+    """
+    pixels = stack.field & ~stack.vacuum
+    if stack.done.sum() < FEWEST_ENERGIES or not pixels.any():
+        return None
+    model = XanesModel.for_edge(element, edge)
+    energy = np.where(stack.done, stack.energy_eV, np.nan)
+    absorbance = stack.absorbance[:, pixels].astype(float)
+    phase = stack.phase[:, pixels].astype(float)
+    below = stack.energy_eV < model.edge_energy_eV - BELOW_EDGE_EV
+    sigma = _noise(absorbance, stack, below, recipe)
+    fit = fit_xanes(energy, absorbance.T, model=model, sigma=sigma, options=recipe.xanes)
+    if recipe.chemistry.constants == "paper":
+        constants = EdgeConstants.paper()
+    else:
+        constants = EdgeConstants.chantler(element, edge, float(stack.energy_eV[0]))
+    maps = chemical_maps(
+        fit,
+        phase,
+        stack.energy_eV,
+        constants,
+        sigma=_residual_noise(fit, absorbance, energy) if sigma is None else sigma,
+        sigma_phase=_phase_noise(stack),
+        n_eff_energies=below if recipe.chemistry.average_n_eff else None,
+        mask=recipe.chemistry.mask,
+    )
+    clusters = _clusters(maps, recipe.n_clusters, previous)
+    k = recipe.n_clusters
+    labels = np.full(pixels.sum(), -1) if clusters is None else clusters.labels
+    return Interpretation(
+        pixels,
+        fit,
+        maps,
+        clusters,
+        cluster_fractions(labels, maps["n_v"], k),
+        cluster_spectra(labels, absorbance, maps["n_v"], k),
+    )
+
+
+def _noise(
+    absorbance: NDArray, stack: EnergyStack, below: NDArray[np.bool_], recipe: Recipe
+) -> float | NDArray[np.float64] | None:
+    """Noise of μt from the energies below the edge; None while there are too few of them."""
+    if np.count_nonzero(below & stack.done) < 3:
+        return None
+    if recipe.chemistry.noise == "per_pixel":
+        return noise_per_pixel(absorbance, below)
+    return noise_level(absorbance, stack.energy_eV, below)
+
+
+def _residual_noise(fit: XanesFit, absorbance: NDArray, energy_eV: NDArray) -> float:
+    """Noise of μt from the scatter between neighbouring energies, for scans without a pre-edge."""
+    measured = absorbance[np.isfinite(energy_eV)]
+    second = measured[2:] - 2 * measured[1:-1] + measured[:-2]
+    return float(1.4826 * np.nanmedian(np.abs(second)) / np.sqrt(6.0))
+
+
+def _phase_noise(stack: EnergyStack) -> float:
+    """Noise of the phase of one energy, rad: the robust scatter in vacuum, which carries no signal."""
+    vacuum = stack.phase[:, stack.vacuum][stack.done]
+    return float(1.4826 * np.median(np.abs(vacuum))) if vacuum.size else 0.0
+
+
+def _clusters(maps: dict[str, NDArray], k: int, previous: Interpretation | None) -> Clusters | None:
+    features = np.stack([maps[name] for name in FEATURES], axis=1).astype(float)
+    before = previous.clusters.centers if previous and previous.clusters else None
+    try:
+        return cluster(features, maps["n_v"].astype(float) ** 2, k, previous=before)
+    except DataError:  # too few pixels yet
+        return None

@@ -1,0 +1,58 @@
+"""A recipe: the options of the whole analysis under one name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ptychrome.analysis.chemistry import MaskOptions
+from ptychrome.analysis.options import Options, Stage, StackOptions
+from ptychrome.analysis.xanes import XanesOptions
+
+
+class ChemistryOptions(Options):
+    """From spectra and phase to chemical maps.
+
+    Attributes
+    ----------
+    constants : str
+        ``chantler`` (xraydb) or ``paper``.
+    noise : str
+        ``pooled``: one robust σ over all pixels; ``per_pixel``: the paper's, from four points each.
+    mask : MaskOptions
+        Which pixels count as fitted.
+    average_n_eff : bool
+        Average Re[N_eff] over all energies below the edge, corrected to the lowest by tabulated f′.
+    """
+
+    constants: Literal["chantler", "paper"] = "chantler"
+    noise: Literal["pooled", "per_pixel"] = "pooled"
+    mask: MaskOptions = MaskOptions()
+    average_n_eff: bool = True
+
+
+class Recipe(Options):
+    """Everything that decides how frames become maps.
+
+    Attributes
+    ----------
+    name : str
+    reconstruct : tuple of Stage
+        Engines for an energy that starts from unity and the calculated probe.
+    warm : tuple of Stage
+        Engines for an energy that starts from object and probe of the nearest finished one; empty: every
+        energy starts from scratch.
+    stack, xanes, chemistry
+        Options of these steps.
+    n_clusters : int
+        Number of chemical states looked for.
+    """
+
+    name: str
+    reconstruct: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    warm: tuple[Stage, ...] = ()
+    stack: StackOptions = StackOptions()
+    xanes: XanesOptions = XanesOptions()
+    chemistry: ChemistryOptions = ChemistryOptions()
+    n_clusters: Annotated[int, Field(ge=1, le=20)] = 6

@@ -1,0 +1,111 @@
+"""A simulated beamline whose twin remembers what it exposed, a RunEngine and its documents."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from bluesky import RunEngine
+from event_model import DocumentNames, schema_validators
+
+from ptychrome.devices.simulated import simulated_beamline
+from ptychrome.devices.twin import TwinBeamline
+from ptychrome.plans.spectro_ptycho import spectro_ptycho
+from ptychrome.schema import validate_start
+
+ENERGIES = [5420.0, 5465.5, 5480.25]
+TRAJECTORY = {"kind": "points", "x": [-1e-7, 0.0, 1e-7, 2e-7], "y": [0.0, 3e-7, 0.0, -3e-7]}
+
+
+class RecordingTwin:
+    """Passes everything to a twin and keeps the exposures with the state they were made in."""
+
+    def __init__(self, twin: Any) -> None:
+        self.twin = twin
+        self.detector, self.nominal_probe = twin.detector, twin.nominal_probe
+        self.energy_eV, self.stage_m, self.shutter_open = twin.energy_eV, twin.stage_m, twin.shutter_open
+        self.exposures: list[tuple[float, tuple[float, float], bool, Any]] = []
+
+    def expose(self, exposure_s: float) -> Any:
+        self.twin.energy_eV, self.twin.stage_m = self.energy_eV, self.stage_m
+        self.twin.shutter_open = self.shutter_open
+        exposure = self.twin.expose(exposure_s)
+        self.exposures.append((self.energy_eV, self.stage_m, self.shutter_open, exposure))
+        return exposure
+
+
+@dataclass(eq=False)
+class Documents:
+    """Collects documents, each checked against its schema on arrival."""
+
+    all: list[tuple[str, dict]] = field(default_factory=list)
+
+    def __call__(self, name: str, doc: dict) -> None:
+        schema_validators[DocumentNames[name]].validate(doc)
+        self.all.append((name, doc))
+
+    def of(self, name: str) -> list[dict]:
+        return [doc for kind, doc in self.all if kind == name]
+
+    @property
+    def start(self) -> dict:
+        (start,) = self.of("start")
+        return start
+
+    @property
+    def stop(self) -> dict:
+        (stop,) = self.of("stop")
+        return stop
+
+    def events(self) -> dict[int, dict]:
+        """Events of the primary stream by seq_num, the last one of each."""
+        streams = {descriptor["uid"]: descriptor["name"] for descriptor in self.of("descriptor")}
+        return {
+            event["seq_num"]: event for event in self.of("event") if streams[event["descriptor"]] == "primary"
+        }
+
+    def frames(self) -> dict[int, int]:
+        """Index of the frame of each seq_num, the last one of each."""
+        return {
+            datum["seq_nums"]["start"] + i: datum["indices"]["start"] + i
+            for datum in self.of("stream_datum")
+            for i in range(datum["indices"]["stop"] - datum["indices"]["start"])
+        }
+
+
+@pytest.fixture
+def twin():
+    return RecordingTwin(TwinBeamline("P1", frame_pixels=48))
+
+
+@pytest.fixture
+def beamline(twin, tmp_path):
+    return simulated_beamline(twin, tmp_path)
+
+
+@pytest.fixture
+def documents():
+    return Documents()
+
+
+@pytest.fixture
+def RE(documents):
+    engine = RunEngine({})
+    engine.md_validator = validate_start
+    engine.subscribe(documents)
+    return engine
+
+
+@pytest.fixture
+def scan(beamline):
+    """A tiny scan: 3 energies of 4 positions."""
+
+    def plan(**options):
+        options = {
+            "energies": ENERGIES,
+            "trajectory": TRAJECTORY,
+            "exposure_s": 0.1,
+            "sample_name": "P1",
+        } | options
+        return spectro_ptycho([beamline.eiger], beamline.dcm, beamline.stage, **options)
+
+    return plan
