@@ -8,14 +8,14 @@ pixel modes, propagated to the detector by a unitary FFT.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
 from ptychrome.analysis import kernels
-from ptychrome.analysis.optics import pixel_modes
+from ptychrome.analysis.forward import ForwardModel
 from ptychrome.analysis.options import EpieOptions, MlOptions, Stage
 from ptychrome.analysis.scan import DiffractionData
 
@@ -86,8 +86,8 @@ def epie(data: DiffractionData, guess: Reconstruction, options: EpieOptions) -> 
 
     Source: Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009). Uses the first probe mode only.
     """
-    model = _Forward(data, pixel_modes_count=1, batch=1)
-    norm = _power(data)
+    model = ForwardModel(data, pixel_modes_count=1, batch=1)
+    norm = model.power
     obj = guess.object.copy()
     probe_hat = fft.fft2(guess.probe[0])
     errors = guess.error
@@ -118,8 +118,8 @@ def ml(data: DiffractionData, guess: Reconstruction, options: MlOptions) -> Iter
     preconditioned gradient steps with Nesterov momentum, restarted when the error rises (physics.md,
     "What is attainable"). The integration of each detector pixel is part of the model.
     """
-    model = _Forward(data, options.pixel_modes, batch=options.batch)
-    norm = _power(data)
+    model = ForwardModel(data, options.pixel_modes, batch=options.batch)
+    norm = model.power
     obj, probe = guess.object, guess.probe[0]
     ahead_obj, ahead_probe = obj, probe
     errors, momentum, last = guess.error, 1.0, np.inf
@@ -143,79 +143,3 @@ def ml(data: DiffractionData, guess: Reconstruction, options: MlOptions) -> Iter
 
 
 ENGINES: dict[str, Callable[..., Iterator[Reconstruction]]] = {"epie": epie, "ml": ml}
-
-
-def _power(data: DiffractionData) -> float:
-    return float(np.sum(data.amplitude**2, where=data.amplitude > 0, dtype=np.float64))
-
-
-@dataclass(frozen=True)
-class _Gradient:
-    object: NDArray[np.complex64]
-    probe: NDArray[np.complex64]
-    probe_power: NDArray[np.float32]
-    object_power: NDArray[np.float32]
-    error: float
-
-
-class _Forward:
-    """The forward model of one energy and its adjoint, with buffers that live as long as the engine."""
-
-    def __init__(self, data: DiffractionData, pixel_modes_count: int, batch: int) -> None:
-        ny, nx = data.amplitude.shape[1:]
-        self._data = data
-        self._modes = pixel_modes((ny, nx), pixel_modes_count)
-        self._batch = min(batch, len(data.amplitude))
-        self._waves = np.empty((self._batch, pixel_modes_count, ny, nx), np.complex64)
-        self._floor = np.float32(1e-6 * data.photons / (ny * nx))
-        shift = -2j * np.pi * data.fraction.astype(np.float64)
-        self._row_ramp = np.exp(shift[:, :1] * fft.fftfreq(ny)).astype(np.complex64)
-        self._column_ramp = np.exp(shift[:, 1:] * fft.fftfreq(nx)).astype(np.complex64)
-
-    def ramps(self, index: slice) -> NDArray[np.complex64]:
-        """Fourier phases that shift the probe to the exact positions of a batch."""
-        return self._row_ramp[index, :, None] * self._column_ramp[index, None, :]
-
-    def residual(self, obj: NDArray, probes: NDArray, index: slice) -> tuple[NDArray[np.complex64], float]:
-        """Exit-wave residuals (b, ny, nx) of a batch and its summed squared amplitude error."""
-        waves = self._waves[: len(probes)]
-        kernels.exit_waves(obj, probes, self._modes, self._data.corner[index], waves)
-        far = fft.fft2(waves, norm="ortho", overwrite_x=True)
-        error = kernels.modulus_residual(far, self._data.amplitude[index], self._floor)
-        near = fft.ifft2(far, norm="ortho", overwrite_x=True)
-        kernels.combine_modes(near, self._modes)
-        return near[:, 0], error
-
-    def gradient(self, obj: NDArray, probe: NDArray) -> _Gradient:
-        """Preconditioned descent directions over all positions."""
-        obj_gradient = np.zeros_like(obj)
-        probe_power = np.zeros(obj.shape, np.float32)
-        object_power = np.zeros(probe.shape, np.float32)
-        probe_hat, change_hat = fft.fft2(probe), np.zeros_like(probe)
-        total, count = 0.0, len(self._data.amplitude)
-        for first in range(0, count, self._batch):
-            index = slice(first, min(first + self._batch, count))
-            ramps = self.ramps(index)
-            probes = fft.ifft2(probe_hat * ramps, overwrite_x=True)
-            residual, error = self.residual(obj, probes, index)
-            own = np.empty_like(probes)
-            kernels.accumulate(
-                obj, probes, residual, self._data.corner[index], obj_gradient, own, probe_power, object_power
-            )
-            change_hat += np.einsum("bij,bij->ij", fft.fft2(own, overwrite_x=True), np.conj(ramps))
-            total += error
-        return _Gradient(obj_gradient, fft.ifft2(change_hat), probe_power, object_power, total)
-
-    def illumination(self, probe: NDArray) -> NDArray[np.float32]:
-        """Σ|P|² over all positions, rounded to whole pixels."""
-        total = np.zeros(self._data.object_shape, np.float32)
-        power = np.abs(probe) ** 2
-        ny, nx = power.shape
-        for row, column in self._data.corner:
-            total[row : row + ny, column : column + nx] += power
-        return total
-
-
-def with_object(guess: Reconstruction, obj: NDArray[np.complex64]) -> Reconstruction:
-    """The same guess with another start object of equal shape (a warm start)."""
-    return replace(guess, object=np.ascontiguousarray(obj, dtype=np.complex64))

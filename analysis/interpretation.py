@@ -18,8 +18,8 @@ from ptychrome.analysis.recipe import Recipe
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.stack import EnergyStack
 from ptychrome.analysis.xanes import XanesFit, XanesModel, fit_xanes
+from ptychrome.schema import FEATURES
 
-FEATURES = ("edge_energy", "pre_edge_ratio", "n_eff_ratio")
 FEWEST_ENERGIES = 5
 BELOW_EDGE_EV = 3.0  # energies this far below the tabulated edge carry no pre-edge structure
 

@@ -85,7 +85,7 @@ def kramers_kronig_operator(
     Raises
     ------
     DataError
-        If the energies do not ascend or are fewer than four, or the element is unknown.
+        If the energies do not ascend, are fewer than four or leave the table, or the element is unknown.
     """
     energy = _ascending(energy_eV)
     if energy.size < 4:
@@ -154,6 +154,11 @@ def _refined(energy: Float, step_eV: float | None) -> Float:
 def _table_nodes(energy: Float) -> tuple[Float, Float]:
     """Nodes of the table on both sides: spaced evenly in the logarithm, denser towards the window."""
     width = energy[-1] - energy[0]
+    if energy[0] - width < 2 * TABLE_RANGE_EV[0] or energy[-1] + width > TABLE_RANGE_EV[1] / 2:
+        raise DataError(
+            f"energies {energy[0]:.6g} to {energy[-1]:.6g} eV: expected a window "
+            "around one edge between 100 eV and 200 keV"
+        )
     near = width * np.geomspace(1e-3, 1.0, 40)[:-1]
     low, high = TABLE_RANGE_EV
     below = np.exp(np.arange(np.log(low), np.log(energy[0] - width), TABLE_STEP))
@@ -170,10 +175,8 @@ def _table_f2(element: str, energy: Float) -> Float:
 
 def _table_constant(element: str, energy: Float) -> float:
     """What the table's f′ holds beside the transform of its f″, from points well away from the window."""
-    width = energy[-1] - energy[0]
-    at = np.array(
-        [energy[0] - 6 * width, energy[0] - 4 * width, energy[-1] + 4 * width, energy[-1] + 6 * width]
-    )
+    span = min(energy[-1] - energy[0], 0.02 * energy[0])
+    at = np.concatenate([energy[0] - span * np.array([6.0, 4.0]), energy[-1] + span * np.array([4.0, 6.0])])
     low, high = TABLE_RANGE_EV
     nodes = np.exp(np.arange(np.log(low), np.log(high), TABLE_STEP / 5))
     transform = kramers_kronig_matrix(nodes, at)

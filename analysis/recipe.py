@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ptychrome.analysis.chemistry import MaskOptions
-from ptychrome.analysis.options import Options, Stage, StackOptions
+from ptychrome.analysis.options import Options, StackOptions, Stage
 from ptychrome.analysis.xanes import XanesOptions
 
 

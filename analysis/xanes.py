@@ -122,7 +122,8 @@ def fit_xanes(
         μt; an energy that is NaN in all pixels is dropped, a single NaN gets no weight.
     model : XanesModel
     sigma : float or (n_pixels,) float, optional
-        Noise of μt. None: taken from the residuals, and uncertainties are scaled by √(reduced χ²).
+        Noise of μt; a spectrum whose noise is not positive is left out.
+        None: taken from the residuals, and uncertainties are scaled by √(reduced χ²).
     weights : (n,) float, optional
         Relative weight of the energies (1/variance).
     start : (p,) or (n_pixels, p) float, optional
@@ -132,13 +133,20 @@ def fit_xanes(
     Raises
     ------
     DataError
-        If shapes do not fit together or the noise is not positive.
+        If shapes do not fit together, nothing is finite or no noise is positive.
     """
     options = options or XanesOptions()
-    data = _Spectra.prepare(energy_eV, absorbance, weights, model)
+    spectra = np.asarray(absorbance, dtype=float)
+    if sigma is not None:
+        noise = _noise(sigma, len(spectra))
+        spectra = np.where((noise > 0).reshape(-1, *[1] * (spectra.ndim - 1)), spectra, np.nan)
+    data = _Spectra.prepare(energy_eV, spectra, weights, model)
     mean = data.mean_fit(options)
-    variance = _variance(data.residual_noise(mean) if sigma is None else sigma, len(data.values))
-    determined = data.determined(mean, float(np.sqrt(np.median(variance))), options)
+    if sigma is None:
+        noise = np.full(len(data.values), data.residual_noise(mean))
+    usual = float(np.median(noise[noise > 0]))
+    variance = np.where(noise > 0, noise, usual) ** 2
+    determined = data.determined(mean, usual, options)
     first = np.broadcast_to(mean[model.shape], (len(data.values), model.shape.size))
     if start is not None:
         given = np.broadcast_to(np.asarray(start, dtype=float), (len(first), len(model.names)))[
@@ -151,14 +159,14 @@ def fit_xanes(
     return data.finish(raw, variance, determined, mean, absolute=sigma is not None)
 
 
-def _variance(sigma: ArrayLike, n_pixels: int) -> Float:
-    """Noise variance of each pixel, (n_pixels,)."""
+def _noise(sigma: ArrayLike, n_pixels: int) -> Float:
+    """Noise of each pixel, (n_pixels,)."""
     values = np.asarray(sigma, dtype=float)
-    if values.ndim > 1 or values.size not in (1, n_pixels) or not np.all(values > 0):
+    if values.ndim > 1 or values.size not in (1, n_pixels) or not np.any(values > 0):
         raise DataError(
             f"sigma: expected a positive number or one per spectrum ({n_pixels}), got shape {values.shape}"
         )
-    return np.ascontiguousarray(np.broadcast_to(values**2, n_pixels))
+    return np.broadcast_to(values, n_pixels).copy()
 
 
 def _prior(model: XanesModel, mean: Float, options: XanesOptions, *, complete: bool) -> tuple[Float, Float]:
@@ -214,6 +222,8 @@ class _Spectra:
         finite = np.isfinite(values)
         keep = np.isfinite(energy) & finite.any(axis=0) & (weight > 0)
         finite, values = finite[:, keep], values[:, keep]
+        if not finite.any():
+            raise DataError("absorbance: expected at least one finite spectrum, got none")
         root = np.where(finite, np.sqrt(weight[keep]), 0.0)
         return cls(model, energy[keep], root * np.where(finite, values, 0.0), root, bool(keep.all()))
 

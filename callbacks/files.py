@@ -1,12 +1,14 @@
-"""Files that appear whole or not at all."""
+"""Files of results: they appear whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 from typing_extensions import Buffer
+
+OBJECT_PROBE_SUFFIX = "_object_probe.cxi"  # how results that look like measurements are told from them
 
 
 class WriteError(OSError):
@@ -14,7 +16,7 @@ class WriteError(OSError):
 
 
 def write_atomically(path: Path, content: Buffer) -> None:
-    """Write a file next to its final place, then rename it: readers never see a half-written one.
+    """Write a file beside its final place, then rename it: readers never see a half-written one.
 
     Parameters
     ----------
@@ -27,24 +29,18 @@ def write_atomically(path: Path, content: Buffer) -> None:
     WriteError
         If the disk is full or the folder cannot be written; what was there before stays, nothing else does.
     """
-    temporary: str | None = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         reason = error.strerror or str(error)
-        raise WriteError(f"cannot write {path}: {reason}; expected a writable folder with free space") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        raise WriteError(f"cannot write {path}: {reason}; expected a writable folder with space") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

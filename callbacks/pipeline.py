@@ -113,11 +113,20 @@ class Pipeline:
             self._on_status(parent.status())
 
     def _submit(self) -> None:
-        while self._waiting and self._free_slots:
-            run, job = self._waiting.popleft()
+        while self._free_slots and (ready := self._next_ready()) is not None:
+            run, job = ready
+            self._waiting.remove(ready)
             self._free_slots -= 1
-            future = self._executor.submit(reconstruct, job, self._recipe.reconstruct, run.warm_probe(job))
+            run.started += 1
+            future = self._executor.submit(reconstruct, job, self._recipe, run.neighbour(job))
             future.add_done_callback(lambda done, run=run, job=job: self._hand_back(run, job, done))
+
+    def _next_ready(self) -> tuple[RunAnalysis, EnergyJob] | None:
+        """The oldest job that need not wait: the first energy of a run is the start of all others."""
+        for run, job in self._waiting:
+            if run.energies or not run.started or not self._recipe.warm:
+                return run, job
+        return None
 
     def _hand_back(self, run: RunAnalysis, job: EnergyJob, future: Future) -> None:
         self._finished.put((run, job, future))
@@ -125,8 +134,8 @@ class Pipeline:
 
     def _conclude(self, run: RunAnalysis, job: EnergyJob, future: Future) -> None:
         self._free_slots += 1
-        self._submit()
         run.outstanding -= 1
+        run.started -= 1
         where = f"{run.label}, {job.energy_eV:.2f} eV"
         changed: tuple[int, ...] = ()
         try:
@@ -134,6 +143,7 @@ class Pipeline:
         except Exception as error:
             run.failed(job)
             self._report(f"{where}: not reconstructed: {error}")
+        self._submit()
         try:
             if changed:
                 run.interpret()

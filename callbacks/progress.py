@@ -75,7 +75,7 @@ class ProgressDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self.stop()
 
     def show(self, status: Status) -> None:
         """Redraw the line of one run."""
@@ -90,6 +90,10 @@ class ProgressDisplay:
             f"{status.frames_behind} frames behind{lost}"
         )
         self._progress.update(self._tasks[status.raw_uid], completed=status.energies_done, note=note)
+
+    def stop(self) -> None:
+        """Leave the bars as they are."""
+        self._progress.stop()
 
     def message(self, text: str) -> None:
         """Print a line above the bars."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from event_model import NumpyEncoder, RunRouter
+from event_model import NumpyEncoder
 
 if TYPE_CHECKING:
     from tiled.client.container import Container
@@ -32,8 +32,8 @@ class JsonLines:
     """
 
     def __init__(self, directory: Path | str) -> None:
-        self._directory = Path(directory)
-        self._router = RunRouter([self._new_run])
+        folder = Path(directory)
+        self._runs = _Runs(lambda start: _LinesFile(folder / f"{start['uid']}{SUFFIX}"))
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Write one document.
@@ -43,14 +43,13 @@ class JsonLines:
         OSError
             If it cannot be written. Raised once; the rest of that run is then dropped, so that a file has
             no gaps.
+        KeyError
+            If the document belongs to no run that has begun.
         """
-        self._router(name, dict(doc))
+        self._runs(name, doc)
 
     def close(self) -> None:
         """Nothing to finish: a file is complete after every document."""
-
-    def _new_run(self, name: str, start: Mapping[str, Any]) -> tuple[list[Writer], list[Any]]:
-        return [_UntilFailure(_LinesFile(self._directory / f"{start['uid']}{SUFFIX}"))], []
 
 
 class RawWriter:
@@ -72,16 +71,14 @@ class RawWriter:
     def __init__(
         self, raw: Container, report: Callable[[str], None] = print, *, batch_size: int = 25
     ) -> None:
-        self._raw = raw
         self._report = report
-        self._batch_size = batch_size
-        self._router = RunRouter([self._new_run])
+        self._runs = _Runs(lambda start: _tiled_writer(raw, batch_size))
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Write one document; a failure is reported, not raised."""
         try:
             # a copy as a file would give it: plain types, and Tiled's writer may change it
-            self._router(name, json.loads(_line(name, doc))["doc"])
+            self._runs(name, json.loads(_line(name, doc))["doc"])
         except Exception as error:  # anything that Tiled or its writer stumbles over
             self._report(
                 f"a raw run is no longer written to Tiled: {error or type(error).__name__}; "
@@ -91,23 +88,35 @@ class RawWriter:
     def close(self) -> None:
         """Nothing to finish: a run is complete in Tiled with its stop document."""
 
-    def _new_run(self, name: str, start: Mapping[str, Any]) -> tuple[list[Writer], list[Any]]:
-        return [_UntilFailure(_tiled_writer(self._raw, self._batch_size))], []
 
+class _Runs:
+    """Hands each document to the writer of its run, until that fails.
 
-class _UntilFailure:
-    """Passes documents on until that raises."""
+    (event_model's RunRouter would rewrite events as pages.)
+    """
 
-    def __init__(self, write: Writer) -> None:
-        self._write: Writer | None = write
+    def __init__(self, open_run: Callable[[Mapping[str, Any]], Writer]) -> None:
+        self._open_run = open_run
+        self._run_of: dict[str, str] = {}  # uid of a start, descriptor or resource -> uid of the run
+        self._writers: dict[str, Writer] = {}
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        if self._write is not None:
-            try:
-                self._write(name, doc)
-            except BaseException:
-                self._write = None
-                raise
+        run = doc["uid"] if name == "start" else self._run_of[_parent(doc)]
+        if name in ("start", "descriptor", "resource", "stream_resource"):
+            self._run_of[doc["uid"]] = run
+        if name == "stop":
+            self._run_of = {uid: other for uid, other in self._run_of.items() if other != run}
+        write = self._open_run(doc) if name == "start" else self._writers.pop(run, None)
+        if write is not None:
+            write(name, doc)
+            if name != "stop":
+                self._writers[run] = write
+
+
+def _parent(doc: Mapping[str, Any]) -> str:
+    """Uid of the document that this one refers to."""
+    keys = ("run_start", "descriptor", "stream_resource", "resource")
+    return next(doc[key] for key in keys if doc.get(key))
 
 
 class _LinesFile:

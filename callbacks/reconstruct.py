@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ptychrome.analysis.engines import Reconstruction, run, start
 from ptychrome.analysis.optics import kb_probe
-from ptychrome.analysis.options import Stage
+from ptychrome.analysis.recipe import Recipe
 from ptychrome.analysis.scan import DataError, DiffractionData, Orientation, ScanGeometry, prepare
+from ptychrome.analysis.warm_start import continue_from
 from ptychrome.callbacks.intake import EnergyJob, FrameFile
 from ptychrome.schema import ScanMetadata
 
@@ -64,18 +65,17 @@ def geometry_at(metadata: ScanMetadata, energy_eV: float) -> ScanGeometry:
 
 
 def reconstruct(
-    job: EnergyJob, stages: tuple[Stage, ...], warm_probe: NDArray[np.complex64] | None = None
+    job: EnergyJob, recipe: Recipe, neighbour: ReconstructedEnergy | None = None
 ) -> ReconstructedEnergy:
     """Reconstruct one energy.
 
     Parameters
     ----------
     job : EnergyJob
-    stages : tuple of Stage
-        Engines of the recipe, in order.
-    warm_probe : (modes, ny, nx) complex64, optional
-        Probe of a finished energy. The window and the probe both scale with the wavelength, so it fits
-        as it is.
+    recipe : Recipe
+        Its stages ``reconstruct``, or ``warm`` where it has them and a finished energy is given.
+    neighbour : ReconstructedEnergy, optional
+        A finished energy close by.
 
     Raises
     ------
@@ -85,14 +85,14 @@ def reconstruct(
         If an engine diverges.
     """
     geometry = geometry_at(job.metadata, job.energy_eV)
-    data, guess_probe = load(job, geometry)
-    if warm_probe is not None:
-        probe = warm_probe
-    elif guess_probe is not None:
-        probe = guess_probe
+    data, stored_probe = load(job, geometry)
+    if neighbour is not None and recipe.warm:
+        guess = continue_from(data, geometry, neighbour.reconstruction, neighbour.geometry)
+        stages = recipe.warm
     else:
-        probe = calculated_probe(job.metadata, geometry)
-    (result,) = deque(run(data, start(data, probe), stages), maxlen=1)
+        probe = calculated_probe(job.metadata, geometry) if stored_probe is None else stored_probe
+        guess, stages = start(data, probe), recipe.reconstruct
+    (result,) = deque(run(data, guess, stages), maxlen=1)
     return ReconstructedEnergy(job.index, geometry, result, data.photons, len(job.frames))
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ptychrome import __version__
 from ptychrome.analysis.grid import CommonGrid
@@ -39,7 +38,9 @@ class RunAnalysis:
     interpretation : Interpretation or None
         Newest maps and clusters.
     outstanding : int
-        Energies handed out and not yet back.
+        Complete energies that are not part of the results yet.
+    started : int
+        How many of these are being reconstructed.
     stopped : bool
         Whether the stop document came.
     """
@@ -51,6 +52,7 @@ class RunAnalysis:
     energies: dict[int, ReconstructedEnergy] = field(default_factory=dict)
     interpretation: Interpretation | None = None
     outstanding: int = 0
+    started: int = 0
     stopped: bool = False
     _started_s: float = field(default_factory=time.monotonic)
     _last_frame_s: dict[int, float] = field(default_factory=dict)
@@ -99,13 +101,12 @@ class RunAnalysis:
         self.stopped = self.stopped or name == "stop"
         return jobs
 
-    def warm_probe(self, job: EnergyJob) -> NDArray[np.complex64] | None:
-        """Probe of the nearest finished energy, (modes, ny, nx)."""
+    def neighbour(self, job: EnergyJob) -> ReconstructedEnergy | None:
+        """The finished energy that is nearest to a job's."""
         if not self.energies:
             return None
         target = self._place(job.index)
-        nearest = min(self.energies, key=lambda place: abs(place - target))
-        return self.energies[nearest].reconstruction.probe
+        return self.energies[min(self.energies, key=lambda place: abs(place - target))]
 
     def add(self, result: ReconstructedEnergy) -> tuple[int, ...]:
         """Take one finished energy into the stack; returns its place on the energy axis."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ophyd import Component as Cpt
-from ophyd import Device, EpicsMotor, EpicsSignal, EpicsSignalRO
-from ophyd.status import StatusBase
+from ophyd import Device, DeviceStatus, EpicsMotor, EpicsSignal, EpicsSignalRO
 
 from ptychrome.devices.dcm import DCM
 from ptychrome.devices.shutter import Shutter
@@ -59,5 +58,9 @@ class EpicsShutter(Shutter):
 
     command = Cpt(EpicsSignal, "", kind="normal")
 
-    def _move(self, *, is_open: bool) -> StatusBase:
-        return self.command.set(int(is_open))
+    def _move(self, *, is_open: bool) -> DeviceStatus:
+        # put, not set: set waits in a thread and refuses a second call, and closing must always work
+        self.command.put(int(is_open))
+        status = DeviceStatus(self)
+        status.set_finished()
+        return status

@@ -73,7 +73,7 @@ def spectro_ptycho(
     exposure_s : float
         Exposure per position.
     sample_name : str
-        Name of the particle, for people.
+        Name of the particle, for people; by default that of ``RE.md``, if any.
     probe : dict, optional
         Fields of `ptychrome.schema.ProbeModel`; by default the nominal probe the detector knows of.
     md : dict, optional
@@ -103,7 +103,7 @@ def spectro_ptycho(
     scan = _scan_metadata(detector, axes, energies, points, probe)
     start = {
         **_start_document(detectors, axes, scan),
-        "sample_name": sample_name,
+        **({"sample_name": sample_name} if sample_name else {}),
         "plan_args": {
             "detectors": [device.name for device in detectors],
             "dcm": dcm.name,

@@ -10,9 +10,15 @@ from typing import Any
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.dispatch import Call, Consumer, ConsumerThread, ProcessConsumer, Report
 from ptychrome.callbacks.executors import InlineExecutor, process_executor
+from ptychrome.callbacks.figures import FigureSink
 from ptychrome.callbacks.pipeline import Pipeline
 from ptychrome.callbacks.progress import Status
-from ptychrome.callbacks.results import Sink
+from ptychrome.callbacks.raw import JsonLines, RawWriter
+from ptychrome.callbacks.results import Revision, Sink
+from ptychrome.callbacks.sinks.nexus import NexusSink
+from ptychrome.callbacks.sinks.tiled import TiledSink
+from ptychrome.callbacks.tiled_client import connect
+from ptychrome.profiles.tiled_server import raw_container, results_container
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,6 @@ class LiveAnalysis:
         report: Report,
         on_status: Callable[[Status], None],
     ) -> None:
-        from ptychrome.callbacks.raw import JsonLines
-
         self._documents = ConsumerThread(lambda call: JsonLines(documents), report)
         self._process = ProcessConsumer(build_consumers, settings, report, on_status)
 
@@ -91,12 +95,7 @@ def build_consumers(
         return build_pipeline(settings, report, on_status, call)
 
     def raw(call: Call) -> Consumer:
-        from ptychrome.callbacks.raw import RawWriter
-        from ptychrome.profiles.tiled_server import connect, raw_container
-
-        assert settings.tiled_uri is not None
-        client = connect(settings.tiled_uri, settings.tiled_api_key)
-        return RawWriter(raw_container(client), report)
+        return RawWriter(raw_container(_client(settings)), report)
 
     return [pipeline, raw] if settings.tiled_uri else [pipeline]
 
@@ -110,18 +109,12 @@ def build_pipeline(
     -------
     Pipeline
     """
-    from ptychrome.callbacks.figures import FigureSink
-    from ptychrome.callbacks.sinks.nexus import NexusSink
-
     sinks: list[Sink] = [
-        NexusSink(lambda revision: settings.directory / f"{result_name(revision)}.nxs"),
-        FigureSink(lambda revision: settings.directory / f"{result_name(revision)}.png"),
+        NexusSink(lambda revision: settings.directory / f"{result_stem(revision)}.nxs"),
+        FigureSink(lambda revision: settings.directory / f"{result_stem(revision)}.png"),
     ]
     if settings.tiled_uri:
-        from ptychrome.callbacks.sinks.tiled import TiledSink
-        from ptychrome.profiles.tiled_server import connect, results_container
-
-        sinks.insert(0, TiledSink(results_container(connect(settings.tiled_uri, settings.tiled_api_key))))
+        sinks.insert(0, TiledSink(results_container(_client(settings))))
     executor = process_executor(settings.workers) if settings.workers else InlineExecutor()
     pipeline: Pipeline
     pipeline = Pipeline(
@@ -136,7 +129,16 @@ def build_pipeline(
     return pipeline
 
 
-def result_name(revision: Any) -> str:
+def result_stem(revision: Revision) -> str:
     """Stem of a run's result files: the sample's name, or the start of the uid where it has none."""
-    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in revision.sample_name)
-    return name or revision.raw_uid[:8]
+    return safe_name(revision.sample_name) or revision.raw_uid[:8]
+
+
+def safe_name(sample_name: str) -> str:
+    """A sample's name as part of a file name."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in sample_name)
+
+
+def _client(settings: LiveSettings) -> Any:
+    assert settings.tiled_uri is not None
+    return connect(settings.tiled_uri, settings.tiled_api_key)

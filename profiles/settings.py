@@ -71,7 +71,9 @@ def read_settings(path: Path, model: type[Model]) -> Model:
 def recipe_names() -> list[str]:
     """Names of the recipes that come with ptychrome."""
     folder = files("ptychrome.profiles") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def load_recipe(name: str, **changes: Any) -> Recipe:
@@ -95,7 +97,9 @@ def load_recipe(name: str, **changes: Any) -> Recipe:
         source = f"recipe {name}"
         text_of = (files("ptychrome.profiles") / "recipes" / f"{name}.toml").read_text
     else:
-        raise UserError(f"unknown recipe {name!r}; expected one of {', '.join(recipe_names())} or a .toml file")
+        raise UserError(
+            f"unknown recipe {name!r}; expected one of {', '.join(recipe_names())} or a .toml file"
+        )
     try:
         content = tomllib.loads(text_of(encoding="utf-8"))
     except OSError as error:

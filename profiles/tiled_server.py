@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,10 @@ class TiledServer:
         """Process id of the server."""
         return self._process.pid
 
+    def wait(self) -> None:
+        """Until the server ends, by itself or by `stop` in another thread."""
+        self._process.wait()
+
     def stop(self) -> None:
         """End the server in an orderly way; safe to call twice."""
         if self._process.stdin is not None:
@@ -278,4 +283,9 @@ def _serve(config_path: Path, listener: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
+    try:
+        _serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
+    except Exception as failure:
+        traceback.print_exc()
+        # the last line of the log, which the other process shows
+        sys.exit(f"{type(failure).__name__}: {' '.join(str(failure).split()):.300}")

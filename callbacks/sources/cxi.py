@@ -5,90 +5,46 @@ Everything is checked before the first document, so that a set that cannot be us
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import event_model
-import h5py
-import hdf5plugin  # noqa: F401  (registers the compression filters of detectors)
 import numpy as np
-from numpy.typing import NDArray
-from scipy.constants import electron_volt
 
-from ptychrome.analysis.scan import DataError, Orientation
-from ptychrome.callbacks.files import OWN_CXI_SUFFIX
+from ptychrome.callbacks.files import OBJECT_PROBE_SUFFIX
+from ptychrome.callbacks.sources.cxi_file import (
+    BASIS,
+    DARK,
+    DETECTOR,
+    ENERGY,
+    I0,
+    MASK,
+    PROBE,
+    TRANSLATION,
+    CxiError,
+    CxiFile,
+    read_cxi_file,
+)
 from ptychrome.schema import (
     DARK_SUFFIX,
     MASK_SUFFIX,
     PROBE_SUFFIX,
     START_KEY,
-    DetectorGeometry,
     ProbeModel,
     ScanMetadata,
     SignalKeys,
 )
 
+__all__ = ["CxiError", "CxiFile", "CxiSet", "documents", "read_cxi_set"]
+
 SUFFIXES = (".cxi", ".h5")
 
-_DETECTOR = "/entry_1/instrument_1/detector_1"
-_BEAM = "/entry_1/instrument_1/beam_1"
-_ENERGY = "/entry_1/instrument_1/source_1/energy"
-_DATA = (f"{_DETECTOR}/data", "/entry_1/data_1/data")
-_TRANSLATION = ("/entry_1/sample_1/geometry_1/translation", "/entry_1/data_1/translation")
-_BASIS = f"{_DETECTOR}/basis_vectors"
-_MASK = (f"{_DETECTOR}/mask",)
-_DARK = (f"{_DETECTOR}/data_dark", f"{_DETECTOR}/dark")
-_PROBE = (f"{_BEAM}/probe_guess",)
-_I0 = ("/entry_1/instrument_1/monitor_1/data", f"{_BEAM}/flux", f"{_BEAM}/total_flux")
-_SAMPLE_NAME = "/entry_1/sample_1/name"
+SMALLEST_STEP_EV = 0.01  # far below any monochromator's band width: closer energies are the same one
 
-_LARGEST_ENERGY_J = 1e6 * electron_volt  # more is an energy in eV or keV, not an X-ray photon in joule
-_SMALLEST_STEP_EV = 0.01  # far below any monochromator's band width: closer energies are the same one
-_BLOCK_BYTES = 2**25
-
-Document = tuple[str, dict[str, Any]]
-
-
-class CxiError(ValueError):
-    """A CXI set that cannot be used; the message names the file, the path in it and what was expected."""
-
-
-@dataclass(frozen=True)
-class CxiFile:
-    """The checked header of one file.
-
-    Attributes
-    ----------
-    path : Path
-    energy_eV : float
-    geometry : DetectorGeometry
-    dataset : str
-        Path of the frames.
-    dtype : numpy.dtype
-        Of the frames.
-    translation_m : (n, 3) float64, m
-        Of the sample, (x, y, z) in the CXI frame, one row per frame.
-    i0 : (n,) float64 or None
-        Incident intensity of each frame.
-    mask, dark, probe : str or None
-        Paths of the static arrays, None where absent.
-    sample_name : str
-        Empty where absent.
-    """
-
-    path: Path
-    energy_eV: float
-    geometry: DetectorGeometry
-    dataset: str
-    dtype: np.dtype
-    translation_m: NDArray[np.float64] = field(repr=False)
-    i0: NDArray[np.float64] | None = field(repr=False)
-    mask: str | None
-    dark: str | None
-    probe: str | None
-    sample_name: str
+Document = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -138,11 +94,11 @@ def read_cxi_set(paths: Sequence[Path]) -> CxiSet:
     CxiError
         If a file cannot be read, a field is missing, or fields do not fit together in a file or in the set.
     """
-    files = sorted((_read_file(path) for path in _files(paths)), key=lambda file: file.energy_eV)
-    for one, next_one in zip(files, files[1:], strict=False):
-        if next_one.energy_eV - one.energy_eV < _SMALLEST_STEP_EV:
+    files = sorted((read_cxi_file(path) for path in _files(paths)), key=lambda file: file.energy_eV)
+    for one, next_one in pairwise(files):
+        if next_one.energy_eV - one.energy_eV < SMALLEST_STEP_EV:
             raise CxiError(
-                f"{next_one.path}: {_ENERGY} is {next_one.energy_eV:.3f} eV as in {one.path}; "
+                f"{next_one.path}: {ENERGY} is {next_one.energy_eV:.3f} eV as in {one.path}; "
                 "expected one file per energy"
             )
     for file in files[1:]:
@@ -164,11 +120,12 @@ def documents(cxi_set: CxiSet, *, probe: ProbeModel, sample_name: str = "") -> I
     Yields
     ------
     name : str
-    doc : dict
+    doc : mapping
         Valid against the schemas of event_model.
     """
     files = cxi_set.files
-    keys = SignalKeys(image="cxi_image", energy="energy", x="stage_x", y="stage_y", i0=_i0_key(files[0]))
+    i0 = None if files[0].i0 is None else "i0"
+    keys = SignalKeys(image="cxi_image", energy="energy", x="stage_x", y="stage_y", i0=i0)
     metadata = ScanMetadata(
         energies_eV=cxi_set.energies_eV,
         positions_per_energy=tuple(len(file.translation_m) for file in files),
@@ -193,54 +150,58 @@ def documents(cxi_set: CxiSet, *, probe: ProbeModel, sample_name: str = "") -> I
         configuration={"cxi": _configuration(files[0], keys.image)},
     )
     yield "descriptor", stream.descriptor_doc
-    seq_num = 1
+    first = 1
     for file in files:
-        count = len(file.translation_m)
-        resource = run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=file.path.resolve().as_uri().replace("file://", "file://localhost", 1),
-            data_key=keys.image,
-            parameters={
-                "dataset": file.dataset,
-                "chunk_shape": [1, *file.geometry.shape],
-                "join_method": "stack",
-            },
-        )
-        yield "stream_resource", resource.stream_resource_doc
-        yield (
-            "stream_datum",
-            resource.compose_stream_datum(
-                indices={"start": 0, "stop": count},
-                seq_nums={"start": seq_num, "stop": seq_num + count},
-                descriptor=stream.descriptor_doc,
-            ),
-        )
-        data, measured_at = _columns(file, keys), file.path.stat().st_mtime
-        yield (
-            "event_page",
-            stream.compose_event_page(
-                data=data,
-                timestamps={key: [measured_at] * count for key in data},
-                seq_num=list(range(seq_num, seq_num + count)),
-                time=[measured_at] * count,
-            ),
-        )
-        seq_num += count
+        yield from _one_energy(file, run, stream, keys, first)
+        first += len(file.translation_m)
     yield "stop", run.compose_stop()
 
 
-def _i0_key(file: CxiFile) -> str | None:
-    return None if file.i0 is None else "i0"
+def _one_energy(
+    file: CxiFile,
+    run: event_model.ComposeRunBundle,
+    stream: event_model.ComposeDescriptorBundle,
+    keys: SignalKeys,
+    first: int,
+) -> Iterator[Document]:
+    """The frames of a file and their events, numbered from `first`."""
+    count = len(file.translation_m)
+    resource = event_model.compose_stream_resource(
+        start=run.start_doc,
+        mimetype="application/x-hdf5",
+        uri=file.path.resolve().as_uri().replace("file://", "file://localhost", 1),
+        data_key=keys.image,
+        parameters={
+            "dataset": file.dataset,
+            "chunk_shape": [1, *file.geometry.shape],
+            "join_method": "stack",
+        },
+    )
+    yield "stream_resource", resource.stream_resource_doc
+    datum = resource.compose_stream_datum(
+        indices={"start": 0, "stop": count},
+        seq_nums={"start": first, "stop": first + count},
+        descriptor=stream.descriptor_doc,
+    )
+    yield "stream_datum", datum
+    measured_at = file.path.stat().st_mtime
+    for place in range(count):
+        data = _readings(file, place, keys)
+        event = stream.compose_event(
+            data=data,
+            timestamps=dict.fromkeys(data, measured_at),
+            seq_num=first + place,
+            time=measured_at,
+            validate=False,  # all alike, and thousands
+        )
+        yield "event", event
 
 
-def _columns(file: CxiFile, keys: SignalKeys) -> dict[str, list[float]]:
-    data = {
-        keys.energy: [file.energy_eV] * len(file.translation_m),
-        keys.x: file.translation_m[:, 0].tolist(),
-        keys.y: file.translation_m[:, 1].tolist(),
-    }
+def _readings(file: CxiFile, place: int, keys: SignalKeys) -> dict[str, float]:
+    x, y, _ = file.translation_m[place].tolist()
+    data = {keys.energy: file.energy_eV, keys.x: x, keys.y: y}
     if keys.i0 is not None and file.i0 is not None:
-        data[keys.i0] = file.i0.tolist()
+        data[keys.i0] = float(file.i0[place])
     return data
 
 
@@ -249,12 +210,12 @@ def _data_keys(files: Sequence[CxiFile], keys: SignalKeys) -> dict[str, Any]:
         return {"source": source, "dtype": "number", "dtype_numpy": "<f8", "shape": [], "units": units}
 
     scalars = {
-        keys.energy: number(_ENERGY, "eV"),
-        keys.x: number(_TRANSLATION[0], "m"),
-        keys.y: number(_TRANSLATION[0], "m"),
+        keys.energy: number(ENERGY, "eV"),
+        keys.x: number(TRANSLATION[0], "m"),
+        keys.y: number(TRANSLATION[0], "m"),
     }
     if keys.i0 is not None:
-        scalars[keys.i0] = number(_I0[0], "1")
+        scalars[keys.i0] = number(I0[0], "1")
     image = {
         "source": files[0].dataset,
         "dtype": "array",
@@ -286,7 +247,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
         inside = sorted(
             file
             for file in path.iterdir()
-            if file.suffix in SUFFIXES and not file.name.endswith(OWN_CXI_SUFFIX)
+            if file.suffix in SUFFIXES and not file.name.endswith(OBJECT_PROBE_SUFFIX)
         )
         if not inside:
             raise CxiError(f"{path}: no CXI file in this folder; expected *.cxi or *.h5")
@@ -296,214 +257,26 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _read_file(path: Path) -> CxiFile:
-    if not path.is_file():
-        raise CxiError(f"{path}: no such file; expected a CXI file")
-    try:
-        if not h5py.is_hdf5(path):
-            raise CxiError(f"{path}: not an HDF5 file; expected a CXI file")
-        with h5py.File(path, "r") as handle:
-            return _Reader(path, handle).header()
-    except (OSError, RuntimeError) as error:
-        raise CxiError(f"{path}: cannot be read: {error}") from error
-
-
-class _Reader:
-    """Reads the fields of one open file; what is missing or wrong becomes a CxiError."""
-
-    def __init__(self, path: Path, handle: h5py.File) -> None:
-        self._path = path
-        self._handle = handle
-
-    def header(self) -> CxiFile:
-        energy_eV = self._energy_eV()
-        frames = self._frames()
-        shape = frames.shape[1:]
-        mask = self._static(_MASK, shape)
-        dark = self._static(_DARK, shape)
-        probe = self._probe(shape)
-        self._check_frames(frames, None if mask is None else self._handle[mask][()] == 0)
-        return CxiFile(
-            path=self._path,
-            energy_eV=energy_eV,
-            geometry=self._geometry(shape),
-            dataset=frames.name,
-            dtype=frames.dtype,
-            translation_m=self._translation(frames),
-            i0=self._i0(len(frames)),
-            mask=mask,
-            dark=dark,
-            probe=probe,
-            sample_name=self._sample_name(),
-        )
-
-    def _fail(self, where: str, problem: str) -> CxiError:
-        return CxiError(f"{self._path}: {where} {problem}")
-
-    def _find(self, names: Sequence[str]) -> h5py.Dataset | None:
-        """The first dataset of `names`; a link that leads nowhere counts as absent."""
-        for name in names:
-            found = self._handle.get(name)
-            if isinstance(found, h5py.Dataset):
-                return found
-        return None
-
-    def _need(self, names: Sequence[str], expected: str) -> h5py.Dataset:
-        found = self._find(names)
-        if found is None:
-            raise self._fail(" or ".join(names), f"is missing; expected {expected}")
-        return found
-
-    def _numbers(self, dataset: h5py.Dataset, expected: str) -> NDArray[np.float64]:
-        if dataset.dtype.kind not in "iuf":
-            raise self._fail(dataset.name, f"holds {dataset.dtype}; expected {expected}")
-        return np.asarray(dataset[()], dtype=np.float64)
-
-    def _positive(self, name: str, expected: str) -> float:
-        values = self._numbers(self._need((name,), expected), expected)
-        if values.size != 1 or not 0 < values.item() < np.inf:
-            shown = values.item() if values.size == 1 else f"of shape {values.shape}"
-            raise self._fail(name, f"is {shown}; expected {expected}")
-        return float(values.item())
-
-    def _energy_eV(self) -> float:
-        energy_J = self._positive(_ENERGY, "one photon energy in J")
-        if energy_J > _LARGEST_ENERGY_J:
-            raise self._fail(_ENERGY, f"is {energy_J:g}; expected a photon energy in J (5420 eV = 8.68e-16 J)")
-        return energy_J / electron_volt
-
-    def _frames(self) -> h5py.Dataset:
-        frames = self._need(_DATA, "frames (n, ny, nx)")
-        if frames.ndim != 3 or len(frames) < 2 or 0 in frames.shape:
-            raise self._fail(frames.name, f"has shape {frames.shape}; expected (n, ny, nx) with n ≥ 2")
-        if frames.dtype.kind not in "iuf":
-            raise self._fail(frames.name, f"holds {frames.dtype}; expected counts")
-        return frames
-
-    def _translation(self, frames: h5py.Dataset) -> NDArray[np.float64]:
-        dataset = self._need(_TRANSLATION, "positions (n, 3) of the sample in m")
-        translation = self._numbers(dataset, "positions (n, 3) of the sample in m")
-        if translation.ndim != 2 or translation.shape[1] != 3:
-            raise self._fail(dataset.name, f"has shape {translation.shape}; expected (n, 3)")
-        if len(translation) != len(frames):
-            raise self._fail(
-                dataset.name,
-                f"has {len(translation)} positions, {frames.name} has {len(frames)} frames; expected as many",
-            )
-        wrong = np.flatnonzero(~np.isfinite(translation).all(axis=1))
-        if wrong.size:
-            raise self._fail(dataset.name, f"is {translation[wrong[0]]} at position {wrong[0]}; expected metres")
-        return translation
-
-    def _geometry(self, shape: tuple[int, int]) -> DetectorGeometry:
-        x_pixel = self._positive(f"{_DETECTOR}/x_pixel_size", "the width of a pixel in m")
-        y_pixel = self._positive(f"{_DETECTOR}/y_pixel_size", "the height of a pixel in m")
-        plain = DetectorGeometry(
-            shape=shape,
-            pixel_size_m=(y_pixel, x_pixel),
-            distance_m=self._positive(f"{_DETECTOR}/distance", "the distance of the detector in m"),
-        )
-        dataset = self._find((_BASIS,))
-        if dataset is None:
-            return plain
-        basis = self._numbers(dataset, "the steps per row and per column (3, 2) in m")
-        if basis.shape != (3, 2) or not np.isfinite(basis).all():
-            raise self._fail(_BASIS, f"is {basis.tolist()}; expected finite numbers (3, 2) in m")
-        norms = np.linalg.norm(basis, axis=0)
-        if not np.allclose(norms, plain.pixel_size_m, rtol=0.01):
-            raise self._fail(
-                _BASIS,
-                f"steps by {norms[0]:g} m per row and {norms[1]:g} m per column; "
-                f"expected y_pixel_size {y_pixel:g} m and x_pixel_size {x_pixel:g} m within 1 %",
-            )
-        row_step, column_step = (tuple(step) for step in (basis / norms).T.tolist())
-        try:
-            Orientation.from_steps(row_step, column_step)
-        except DataError as error:
-            raise self._fail(_BASIS, str(error)) from None
-        return plain.model_copy(
-            update={
-                "pixel_size_m": tuple(norms.tolist()), "row_step": row_step, "column_step": column_step
-            }
-        )  # fmt: skip
-
-    def _static(self, names: Sequence[str], shape: tuple[int, int]) -> str | None:
-        dataset = self._find(names)
-        if dataset is None:
-            return None
-        if dataset.shape != shape:
-            raise self._fail(dataset.name, f"has shape {dataset.shape}; expected {shape} as the frames")
-        return dataset.name
-
-    def _probe(self, shape: tuple[int, int]) -> str | None:
-        dataset = self._find(_PROBE)
-        if dataset is None:
-            return None
-        if dataset.shape[-2:] != shape or dataset.dtype.kind != "c":
-            raise self._fail(
-                dataset.name,
-                f"holds {dataset.dtype} of shape {dataset.shape}; expected complex (modes, {shape[0]}, {shape[1]})",
-            )
-        if not np.isfinite(dataset[()]).all():
-            raise self._fail(dataset.name, "holds values that are not finite; expected a complex wave")
-        return dataset.name
-
-    def _i0(self, count: int) -> NDArray[np.float64] | None:
-        dataset = self._find(_I0)
-        if dataset is None:
-            return None
-        values = self._numbers(dataset, "an incident intensity per frame").ravel()
-        if values.size not in (1, count):
-            raise self._fail(dataset.name, f"has {values.size} values; expected one, or one for each of {count} frames")
-        wrong = values[~((values > 0) & (values < np.inf))]
-        if wrong.size:
-            raise self._fail(dataset.name, f"holds {wrong[0]:g}; expected positive intensities")
-        return np.broadcast_to(values, (count,))
-
-    def _sample_name(self) -> str:
-        dataset = self._find((_SAMPLE_NAME,))
-        if dataset is None or dataset.size != 1 or h5py.check_string_dtype(dataset.dtype) is None:
-            return ""
-        return str(np.ravel(dataset.asstr()[()])[0]).strip()
-
-    def _check_frames(self, frames: h5py.Dataset, good: NDArray[np.bool_] | None) -> None:
-        """Every unmasked pixel holds counts, or −1 where it was not measured."""
-        if frames.dtype.kind == "u":
-            return
-        step = max(1, _BLOCK_BYTES // (frames.dtype.itemsize * int(np.prod(frames.shape[1:]))))
-        for first in range(0, len(frames), step):
-            block = frames[first : first + step]
-            wrong = ~(np.isfinite(block) & (block >= 0)) & (block != -1)
-            if good is not None:
-                wrong &= good
-            if wrong.any():
-                frame, row, column = np.argwhere(wrong)[0]
-                raise self._fail(
-                    frames.name,
-                    f"is {block[frame, row, column]} in frame {first + frame}, row {row}, column {column}; "
-                    "expected counts ≥ 0, or −1 for a pixel not measured",
-                )
-
-
 def _check_alike(first: CxiFile, other: CxiFile) -> None:
     """One run has one detector and one list of signals."""
     a, b = first.geometry, other.geometry
     pairs: list[tuple[str, Any, Any]] = [
         (f"the frames' shape in {other.dataset}", a.shape, b.shape),
-        (f"{_DETECTOR}/distance", a.distance_m, b.distance_m),
-        (f"{_DETECTOR}/x_pixel_size or y_pixel_size", a.pixel_size_m, b.pixel_size_m),
-        (_BASIS, (a.row_step, a.column_step), (b.row_step, b.column_step)),
+        (f"{DETECTOR}/distance", a.distance_m, b.distance_m),
+        (f"{DETECTOR}/x_pixel_size or y_pixel_size", a.pixel_size_m, b.pixel_size_m),
+        (BASIS, (a.row_step, a.column_step), (b.row_step, b.column_step)),
     ]
     for what, expected, found in pairs:
         if not np.allclose(expected, found, rtol=1e-6, atol=1e-12):  # what float32 keeps of a number
             raise CxiError(
-                f"{other.path}: {what} is {found}, but {expected} in {first.path}; expected one detector geometry"
+                f"{other.path}: {what} is {found}, but {expected} in {first.path}; "
+                "expected one detector geometry in a set"
             )
     present = [
-        (_MASK[0], first.mask, other.mask),
-        (_DARK[0], first.dark, other.dark),
-        (_PROBE[0], first.probe, other.probe),
-        (" or ".join(_I0), first.i0 is not None, other.i0 is not None),
+        (MASK[0], first.mask, other.mask),
+        (DARK[0], first.dark, other.dark),
+        (PROBE[0], first.probe, other.probe),
+        (" or ".join(I0), first.i0 is not None, other.i0 is not None),
     ]
     for what, expected, found in present:
         if expected != found:

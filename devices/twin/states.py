@@ -214,7 +214,7 @@ def scattering_factors(states: tuple[ChemicalState, ...], energy_eV: ArrayLike) 
         If an energy lies outside the window.
     """
     energy = np.atleast_1d(np.asarray(energy_eV, dtype=np.float64))
-    if energy.min() < WINDOW_EV[0] or energy.max() > WINDOW_EV[1]:
+    if not np.all((energy >= WINDOW_EV[0]) & (energy <= WINDOW_EV[1])):
         raise ValueError(
             f"energies reach from {energy.min():g} to {energy.max():g} eV; the twin knows the V K-edge only, "
             f"expected {WINDOW_EV[0]:g} to {WINDOW_EV[1]:g} eV"

@@ -99,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument(
         "--defocus-m", type=float, default=0.0, metavar="M", help="sample downstream of the focus (default 0)"
     )
-    process.add_argument("--clusters", type=int, metavar="K", help="number of clusters (default: the recipe's)")
+    process.add_argument(
+        "--clusters", type=int, metavar="K", help="number of clusters (default: the recipe's)"
+    )
     return parser
 
 

@@ -48,7 +48,9 @@ class ProbeModel(_Strict):
     """The calculated start probe: KB focus of a rectangular aperture."""
 
     fwhm_m: PositiveFloat = 300e-9
-    fwhm_energy_eV: PositiveFloat | None = None  # the width scales with the wavelength; None: the lowest energy
+    fwhm_energy_eV: PositiveFloat | None = (
+        None  # the width scales with the wavelength; None: the lowest energy
+    )
     defocus_m: FiniteFloat = 0.0
 
 
@@ -106,7 +108,9 @@ def scan_metadata(start: Mapping[str, Any]) -> ScanMetadata:
         If the block is missing or a field is missing, unknown or out of range; the message names the field.
     """
     if START_KEY not in start:
-        raise SchemaError(f"start document has no {START_KEY!r} block; expected one written by spectro_ptycho")
+        raise SchemaError(
+            f"start document has no {START_KEY!r} block; expected one written by spectro_ptycho"
+        )
     try:
         return ScanMetadata.model_validate(start[START_KEY])
     except ValidationError as error:

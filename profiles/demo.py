@@ -1,0 +1,225 @@
+"""``ptychrome demo``: a whole experiment on the simulated beamline, analysed while it runs and then scored."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ptychrome.callbacks.figures import results_figure, save_figure, summary_figure
+from ptychrome.callbacks.progress import ProgressDisplay, Status
+from ptychrome.callbacks.results import Revision
+from ptychrome.callbacks.sinks.nexus import load_result, write_nexus
+from ptychrome.callbacks.sinks.tiled import TiledSink
+from ptychrome.devices.simulated import simulated_beamline
+from ptychrome.devices.twin import TwinBeamline
+from ptychrome.plans import jittered, spectro_ptycho, square, v_k_edge
+from ptychrome.profiles.errors import UserError
+from ptychrome.profiles.live import safe_name
+from ptychrome.profiles.pooled import pool_clusters
+from ptychrome.profiles.scoring import Score, score
+from ptychrome.profiles.session import Session, open_session
+from ptychrome.profiles.settings import load_recipe
+from ptychrome.profiles.tiled_server import results_container
+
+EXPOSURE_S = 1.0  # physical: with the twin's flux 1e8 photons per frame
+TRUE_STATES = 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size of the demo."""
+
+    particles: tuple[str, ...]
+    frame_pixels: int
+    trajectory: Mapping[str, Any]
+
+
+SIZES = {
+    "quick": Size(("P1", "D1"), 128, square(1.65e-6, 150e-9)),
+    "paper": Size(("P1", "P2", "P3", "D1", "D2", "D3", "LiVO2", "LiVO3"), 256, jittered(2.9e-6, 150e-9)),
+}
+
+
+def demo(
+    *,
+    size: str = "quick",
+    particles: Sequence[str] | None = None,
+    seed: int = 0,
+    recipe: str = "live",
+    directory: Path = Path("ptychrome-results"),
+    serve: bool = True,
+    json_file: Path | None = None,
+    port: int = 0,
+) -> int:
+    """Scan simulated particles over the V K-edge, map them while they arrive and compare with the truth.
+
+    Parameters
+    ----------
+    size : str
+        ``quick`` or ``paper``.
+    particles : sequence of str, optional
+        Samples instead of those of the size.
+    seed : int
+        Of everything random.
+    recipe : str
+        Name of a recipe or path of a TOML file.
+    directory : Path
+        Where everything goes.
+    serve : bool
+        Go on serving the results until Ctrl-C.
+    json_file : Path, optional
+        Where the table of errors goes as JSON.
+    port : int
+        Of the Tiled server; 0 takes a free one.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 1 if anything was lost or failed.
+
+    Raises
+    ------
+    UserError
+        If an argument is wrong or the folder or the port cannot be used.
+    """
+    plan = SIZES[size]
+    names = tuple(particles or plan.particles)
+    twins = _twins(names, seed, plan.frame_pixels)
+    options = load_recipe(recipe).model_copy(update={"n_clusters": TRUE_STATES})
+    if json_file is not None and not json_file.resolve().parent.is_dir():
+        raise UserError(f"cannot write {json_file}: {json_file.parent} is not a folder")
+    console = Console(stderr=True)
+    problems: list[str] = []
+    latest: dict[str, Status] = {}
+    with ProgressDisplay(console) as display:
+
+        def report(text: str) -> None:
+            problems.append(text)
+            display.message(f"[bold red]{text}")
+
+        def on_status(status: Status) -> None:
+            latest[status.sample_name] = status
+            display.show(status)
+
+        display.message("starting the Tiled server and the analysis …")
+        session = open_session(directory, options, port=port, report=report, on_status=on_status)
+        with session:
+            display.message(f"[bold]results appear live at {session.server.web_address}")
+            for name, twin in twins.items():
+                beamline = simulated_beamline(twin, session.frames)
+                session.RE(
+                    spectro_ptycho(
+                        [beamline.eiger],
+                        beamline.dcm,
+                        beamline.stage,
+                        energies=v_k_edge(),
+                        trajectory=dict(plan.trajectory),
+                        exposure_s=EXPOSURE_S,
+                        sample_name=name,
+                    )
+                )
+            session.finish()
+            display.message("pooling the clusters of all particles and comparing with the truth …")
+            try:
+                results = _pooled_results(session, twins)
+            except (OSError, ValueError) as error:
+                report(f"particles not compared: {error}")
+                results = {}
+            scores = {name: _score(result, twins[name]) for name, result in results.items()}
+            _show(console, latest, scores)
+            if json_file is not None:
+                content = json.dumps(_summary(latest, scores), indent=2)
+                json_file.write_text(content + "\n", encoding="utf-8")
+            console.print(f"maps and clusters: {session.directory}/*.png, results: {session.directory}/*.nxs")
+            if serve:
+                display.stop()
+                _serve(console, session)
+    lost = sum(status.frames_lost for status in latest.values())
+    return 1 if problems or lost or set(scores) != set(names) else 0
+
+
+def _twins(names: Sequence[str], seed: int, frame_pixels: int) -> dict[str, TwinBeamline]:
+    try:
+        return {name: TwinBeamline(name, seed=seed, frame_pixels=frame_pixels) for name in names}
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _pooled_results(session: Session, names: Iterable[str]) -> dict[str, Revision]:
+    """Results of all particles with their common clusters, written everywhere."""
+    files = {name: session.directory / f"{safe_name(name)}.nxs" for name in names}
+    results = pool_clusters({name: load_result(file) for name, file in files.items()}, TRUE_STATES)
+    for name, result in results.items():
+        write_nexus(files[name], result)
+        save_figure(results_figure(result), files[name].with_suffix(".png"))
+    save_figure(summary_figure(list(results.values())), session.directory / "summary.png")
+    clusters = {
+        result.raw_uid: {key: array for key, array in result.arrays.items() if key.startswith("clusters/")}
+        for result in results.values()
+    }
+    TiledSink(results_container(session.server.client())).write_pooled("demo", clusters)
+    return results
+
+
+def _score(result: Revision, twin: TwinBeamline) -> Score:
+    pixel_m = abs(float(result.arrays["x"][1] - result.arrays["x"][0]))
+    return score(result.arrays, twin.truth(pixel_m, result.arrays["energy"]))
+
+
+def _summary(latest: Mapping[str, Status], scores: Mapping[str, Score]) -> dict[str, Any]:
+    fields = (
+        "energies_done",
+        "frames_written",
+        "frames_reconstructed",
+        "frames_lost",
+        "lag_s_max",
+        "elapsed_s",
+    )
+    particles = {}
+    for name, result in scores.items():
+        status = asdict(latest[name])
+        particles[name] = {field: status[field] for field in fields} | {
+            "errors": result.errors,
+            "bias": result.bias,
+        }
+    return {"particles": particles}
+
+
+def _show(console: Console, latest: Mapping[str, Status], scores: Mapping[str, Score]) -> None:
+    table = Table(title="errors against the truth (bias in brackets)")
+    for column in ("particle", "edge energy", "pre-edge ratio", "N_V", "Re[N_eff]/N_V", "cluster ARI"):
+        table.add_column(column, justify="left" if column == "particle" else "right")
+    for column in ("frames", "lost", "lag", "time"):
+        table.add_column(column, justify="right")
+    for name, result in scores.items():
+        error, bias, status = result.errors, result.bias, latest[name]
+        table.add_row(
+            name,
+            f"{error['edge_energy_eV']:.3f} ({bias['edge_energy_eV']:+.3f}) eV",
+            f"{error['pre_edge_ratio_eV']:.3f} ({bias['pre_edge_ratio_eV']:+.3f}) eV",
+            f"{100 * error['n_v_rel']:.1f} ({100 * bias['n_v_rel']:+.1f}) %",
+            f"{error['n_eff_ratio']:.2f} ({bias['n_eff_ratio']:+.2f})",
+            f"{error['cluster_ari']:.2f}",
+            str(status.frames_reconstructed),
+            str(status.frames_lost),
+            f"{status.lag_s_max:.0f} s",
+            f"{status.elapsed_s:.0f} s",
+        )
+    console.print(table)
+
+
+def _serve(console: Console, session: Session) -> None:
+    """Until Ctrl-C or a termination signal."""
+    console.print(f"[bold]serving {session.server.web_address}[/] until Ctrl-C")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        session.server.wait()
+    except KeyboardInterrupt:
+        console.print("stopped")
