@@ -31,7 +31,7 @@ class Pipeline:
     ----------
     recipe : Recipe
     executor : concurrent.futures.Executor
-        Runs the reconstructions.
+        Runs the reconstructions; belongs to the pipeline from now on.
     sinks : sequence of Sink
     in_flight : int
         Energies handed to the executor at once; the others wait, so that they can start from the newest
@@ -87,8 +87,9 @@ class Pipeline:
             self._conclude(*self._finished.get())
 
     def close(self) -> None:
-        """Drain, then close the sinks."""
+        """Drain, then close the sinks and shut the executor down."""
         self.drain()
+        self._executor.shutdown()
         for sink in self._sinks:
             sink.close()
 
@@ -102,7 +103,7 @@ class Pipeline:
         parent = self._run_of.get(doc.get("run_start") or doc.get("descriptor") or "")
         if parent is None:
             return
-        if "uid" in doc:
+        if name in ("descriptor", "stream_resource"):
             self._run_of[doc["uid"]] = parent
         jobs = parent.take(name, doc)
         self._waiting.extend((parent, job) for job in jobs)

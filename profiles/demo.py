@@ -1,4 +1,4 @@
-"""``ptychrome demo``: a whole experiment on the simulated beamline, analysed while it runs and then scored."""
+"""``ptychrome demo``: a whole experiment on the simulated beamline, analysed live and then scored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ptychrome.callbacks.sinks.nexus import load_result, write_nexus
 from ptychrome.callbacks.sinks.tiled import TiledSink
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
-from ptychrome.plans import jittered, spectro_ptycho, square, v_k_edge
+from ptychrome.plans import jittered, positions, spectro_ptycho, square, v_k_edge
 from ptychrome.profiles.errors import UserError
 from ptychrome.profiles.live import safe_name
 from ptychrome.profiles.pooled import pool_clusters
@@ -109,7 +109,15 @@ def demo(
             display.show(status)
 
         display.message("starting the Tiled server and the analysis …")
-        session = open_session(directory, options, port=port, report=report, on_status=on_status)
+        session = open_session(
+            directory,
+            options,
+            port=port,
+            own_file_per_run=False,
+            raw_batch=len(positions(dict(plan.trajectory))),
+            report=report,
+            on_status=on_status,
+        )
         with session:
             display.message(f"[bold]results appear live at {session.server.web_address}")
             for name, twin in twins.items():

@@ -32,6 +32,11 @@ class LiveSettings:
         Folder of the results: one ``.nxs`` per run and a figure that is drawn anew as energies arrive.
     workers : int
         Reconstruction processes; 0 reconstructs inside the analysis process.
+    own_file_per_run : bool
+        Add the start of the uid to the names of result files, so that a second scan of a sample does not
+        replace the results of the first.
+    raw_batch : int
+        Events and frames that are sent to Tiled at once.
     tiled_uri, tiled_api_key : str or None
         Tiled server for raw documents and results; None for neither.
     """
@@ -39,6 +44,8 @@ class LiveSettings:
     recipe: Recipe
     directory: Path
     workers: int
+    own_file_per_run: bool = True
+    raw_batch: int = 25
     tiled_uri: str | None = None
     tiled_api_key: str | None = None
 
@@ -95,7 +102,7 @@ def build_consumers(
         return build_pipeline(settings, report, on_status, call)
 
     def raw(call: Call) -> Consumer:
-        return RawWriter(raw_container(_client(settings)), report)
+        return RawWriter(raw_container(_client(settings)), report, batch_size=settings.raw_batch)
 
     return [pipeline, raw] if settings.tiled_uri else [pipeline]
 
@@ -110,8 +117,8 @@ def build_pipeline(
     Pipeline
     """
     sinks: list[Sink] = [
-        NexusSink(lambda revision: settings.directory / f"{result_stem(revision)}.nxs"),
-        FigureSink(lambda revision: settings.directory / f"{result_stem(revision)}.png"),
+        NexusSink(lambda revision: result_file(settings, revision, ".nxs")),
+        FigureSink(lambda revision: result_file(settings, revision, ".png")),
     ]
     if settings.tiled_uri:
         sinks.insert(0, TiledSink(results_container(_client(settings))))
@@ -129,9 +136,12 @@ def build_pipeline(
     return pipeline
 
 
-def result_stem(revision: Revision) -> str:
-    """Stem of a run's result files: the sample's name, or the start of the uid where it has none."""
-    return safe_name(revision.sample_name) or revision.raw_uid[:8]
+def result_file(settings: LiveSettings, revision: Revision, suffix: str) -> Path:
+    """Where a result of a run goes: named after the sample, the start of the uid, or both."""
+    parts = [safe_name(revision.sample_name), revision.raw_uid[:8]]
+    if parts[0] and not settings.own_file_per_run:
+        del parts[1]
+    return settings.directory / ("_".join(part for part in parts if part) + suffix)
 
 
 def safe_name(sample_name: str) -> str:

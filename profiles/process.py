@@ -68,8 +68,7 @@ def process(
     energies, source = _source(files, ProbeModel(fwhm_m=probe_fwhm_m, defocus_m=defocus_m))
     workers = min(default_workers(), energies)
     executor = process_executor(workers) if workers > 1 else InlineExecutor()
-    with executor:
-        problems, status = run_offline(source, out, options, executor, workers)
+    problems, status = run_offline(source, out, options, executor, workers)
     if status is None or not status.energies_done:
         raise UserError(problems[0] if problems else f"{files[0]}: no complete energy found")
     console = Console(stderr=True)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bluesky import RunEngine
+from threadpoolctl import threadpool_limits
 
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.progress import Status
@@ -75,6 +76,8 @@ def open_session(
     *,
     workers: int | None = None,
     port: int = 0,
+    own_file_per_run: bool = True,
+    raw_batch: int = 25,
     report: Callable[[str], None] = print,
     on_status: Callable[[Status], None] = lambda status: None,
 ) -> Session:
@@ -89,6 +92,8 @@ def open_session(
         Reconstruction processes; default one per processor.
     port : int
         Of the Tiled server; 0 takes a free one.
+    own_file_per_run, raw_batch
+        See `ptychrome.profiles.live.LiveSettings`.
     report, on_status : callable
         Told what fails, and how far each run is.
 
@@ -98,6 +103,7 @@ def open_session(
         If the folder cannot be written, or the server cannot start (a port in use).
     """
     directory = directory.resolve()
+    threadpool_limits(1)  # the processors are for the analysis; what runs here waits for hardware
     try:
         for folder in (FRAMES, DOCUMENTS):
             (directory / folder).mkdir(parents=True, exist_ok=True)
@@ -112,6 +118,8 @@ def open_session(
             recipe=recipe,
             directory=directory,
             workers=default_workers() if workers is None else workers,
+            own_file_per_run=own_file_per_run,
+            raw_batch=raw_batch,
             tiled_uri=server.uri,
             tiled_api_key=server.api_key,
         )
@@ -197,6 +205,6 @@ def _announce(status: Status) -> None:
     """One line when a run is finished."""
     if status.finished:
         print(
-            f"\n[ptychrome] {status.sample_name}: {status.energies_done} of {status.energies_planned} energies, "
-            f"{status.frames_reconstructed} frames, {status.frames_lost} lost"
+            f"\n[ptychrome] {status.sample_name}: {status.energies_done} of {status.energies_planned} "
+            f"energies, {status.frames_reconstructed} frames, {status.frames_lost} lost"
         )

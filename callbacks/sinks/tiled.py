@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,19 +38,24 @@ _STACKS = ("object", "absorbance", "phase", "probe")
 class TiledSink:
     """Writes every revision where other clients see it at once, reading or subscribed.
 
-    Of the stacks only the slices that changed are sent, of the rest only the arrays that did. After a
-    failure the next revision of the run is sent whole, so that nothing stays behind.
+    Of the stacks only the slices that changed are sent, of the rest only the arrays that did. Maps, labels,
+    absorbance and phase go out with every revision, everything else at most every `rest_s` seconds and with
+    the final one: a server spends 20-35 ms on each array. After a failure the next revision of the run is
+    sent whole, so that nothing stays behind.
 
     Parameters
     ----------
     results : tiled container
         ``ptychrome``. Take it from a client of `ptychrome.callbacks.tiled_client.connect`: others keep a
         failing write waiting for most of a minute.
+    rest_s : float
+        Shortest time between two writes of what is not looked at first.
     """
 
-    def __init__(self, results: Container) -> None:
+    def __init__(self, results: Container, *, rest_s: float = 10.0) -> None:
         self._results = results
-        self._runs: dict[str, _Folder] = {}
+        self._rest_s = rest_s
+        self._runs: dict[str, _Run] = {}
 
     def write(self, revision: Revision) -> None:
         """Write one revision; its attributes come last, with a ``revision`` number that counts up.
@@ -59,18 +66,25 @@ class TiledSink:
             If the server does not answer or fails.
         """
         uid = revision.raw_uid
-        run = self._runs.pop(uid, None) or _Folder(_container(self._results, uid, specs=[RESULT_SPEC]))
+        run = self._runs.pop(uid, None) or _Run(_Folder(_container(self._results, uid, specs=[RESULT_SPEC])))
+        everything = revision.final or time.monotonic() >= run.rest_due_s
         for name, array in revision.arrays.items():
-            run.write_array(name, array, revision.changed if name in _STACKS else None)
-        for name, columns in revision.tables.items():
-            run.write_table(name, columns)
-        run.update(
+            changed = run.unsent.setdefault(name, set())
+            changed.update(revision.changed)
+            if everything or _goes_first(name):
+                run.folder.write_array(name, array, tuple(sorted(changed)) if name in _STACKS else None)
+                changed.clear()
+        if everything:
+            for name, columns in revision.tables.items():
+                run.folder.write_table(name, columns)
+            run.rest_due_s = time.monotonic() + self._rest_s
+        run.folder.update(
             {
                 **revision.attributes,
                 "raw_uid": uid,
                 "sample_name": revision.sample_name,
                 "final": revision.final,
-                "revision": run.metadata.get("revision", 0) + 1,
+                "revision": run.folder.metadata.get("revision", 0) + 1,
             }
         )
         if not revision.final:
@@ -100,6 +114,21 @@ class TiledSink:
     def close(self) -> None:
         """Forget the nodes; the client belongs to the caller."""
         self._runs.clear()
+
+
+@dataclass
+class _Run:
+    """A run's container, when the rest is due, and the slices of each stack that are still to be sent."""
+
+    folder: _Folder
+    rest_due_s: float = 0.0
+    unsent: dict[str, set[int]] = field(default_factory=dict)
+
+
+def _goes_first(name: str) -> bool:
+    """Whether an array is sent with every revision."""
+    shown = name.startswith("maps/") and not name.endswith("_sigma")
+    return shown or name in ("energy", "y", "x", "absorbance", "phase", "clusters/label")
 
 
 class _Folder:

@@ -32,7 +32,9 @@ def small_scan() -> SmallScan:
     """Point pixels, 1e7 photons, exact positions off the pixel grid; direct sums instead of engine code."""
     geometry = ScanGeometry(5480.0, (N, N), (75e-6, 75e-6), 0.64)
     dy, dx = geometry.pixel_m
-    probe = kb_probe((N, N), (dy, dx), 5480.0, fwhm_m=200e-9, fwhm_energy_eV=5480.0, defocus_m=1e-4, photons=1e7)
+    probe = kb_probe(
+        (N, N), (dy, dx), 5480.0, fwhm_m=200e-9, fwhm_energy_eV=5480.0, defocus_m=1e-4, photons=1e7
+    )
     rng = np.random.default_rng(3)
     line = np.arange(-4, 5) * 90e-9
     stage = np.array([(y, x) for y in line for x in line]) + rng.uniform(-2e-8, 2e-8, (81, 2))

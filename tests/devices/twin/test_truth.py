@@ -11,7 +11,9 @@ from ptychrome.devices.twin.particle import particle_shape
 from ptychrome.devices.twin.states import OXIDE_STATES, scattering_factors
 
 FAR_BELOW, FAR_ABOVE = (5420, 5435, 5450, 5460), (5486, 5489, 5493, 5498, 5506, 5518, 5530, 5540)
-ENERGIES = tuple(map(float, [*FAR_BELOW, *np.arange(5464, 5471, 0.5), *np.arange(5473, 5484, 0.75), *FAR_ABOVE]))
+ENERGIES = tuple(
+    map(float, [*FAR_BELOW, *np.arange(5464, 5471, 0.5), *np.arange(5473, 5484, 0.75), *FAR_ABOVE])
+)
 
 
 @pytest.fixture(scope="module")
