@@ -69,7 +69,9 @@ class CommonGrid:
 
     def _axis(self, axis: int, sign: int) -> NDArray[np.float64]:
         count = self.shape[axis]
-        return self.center_m[axis] + sign * self.pixel_m * (np.arange(count) - count // 2)
+        return self.center_m[axis] + sign * self.pixel_m * np.arange(
+            -(count // 2), count - count // 2, dtype=float
+        )
 
     def resample(
         self,

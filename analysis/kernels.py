@@ -14,7 +14,7 @@ _OPTIONS = {"cache": True, "fastmath": _FAST, "nogil": True, "error_model": "num
 
 
 @njit(**_OPTIONS)
-def exit_waves(obj, probes, modes, corner, out):  # type: ignore[no-untyped-def]
+def exit_waves(obj, probes, modes, corner, out):
     """out[b, k] = modes[k] · probes[b] · obj[window b]."""
     count, ny, nx = probes.shape
     for b in range(count):
@@ -33,7 +33,7 @@ def exit_waves(obj, probes, modes, corner, out):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
-def modulus_residual(waves, amplitude, floor):  # type: ignore[no-untyped-def]
+def modulus_residual(waves, amplitude, floor):
     """Replace far fields by (measured modulus − own) and return the summed squared error.
 
     The modes of one position share the modulus √Σ_k|Ψ_k|²; a negative amplitude leaves the pixel free.
@@ -66,7 +66,7 @@ def modulus_residual(waves, amplitude, floor):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
-def combine_modes(waves, modes):  # type: ignore[no-untyped-def]
+def combine_modes(waves, modes):
     """waves[b, 0] ← Σ_k modes[k] · waves[b, k]: the residual of the common exit wave."""
     count, n_modes, ny, nx = waves.shape
     for b in range(count):
@@ -83,7 +83,7 @@ def combine_modes(waves, modes):  # type: ignore[no-untyped-def]
 
 
 @njit(**_OPTIONS)
-def accumulate(obj, probes, residual, corner, obj_gradient, probe_gradient, probe_power, obj_power):  # type: ignore[no-untyped-def]
+def accumulate(obj, probes, residual, corner, obj_gradient, probe_gradient, probe_power, obj_power):
     """Add conj(P)·χ and |P|² to the object's gradient and weight; probe gradient per position; Σ|O|²."""
     count, ny, nx = probes.shape
     for b in range(count):
@@ -104,7 +104,7 @@ def accumulate(obj, probes, residual, corner, obj_gradient, probe_gradient, prob
 
 
 @njit(**_OPTIONS)
-def pie_update(obj, probe, residual, r0, c0, object_step, probe_step, probe_change):  # type: ignore[no-untyped-def]
+def pie_update(obj, probe, residual, r0, c0, object_step, probe_step, probe_change):
     """One ePIE update in place; writes the probe's change (of the shifted probe) to `probe_change`."""
     ny, nx = probe.shape
     peak_probe = np.float32(0.0)

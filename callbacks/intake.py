@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlparse
 
 import numpy as np
-from event_model import unpack_event_page
+from event_model import EventPage, unpack_event_page
 from numpy.typing import NDArray
 
 from ptychrome.schema import (
@@ -37,7 +37,7 @@ class FrameFile:
     probe: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EnergyJob:
     """All that is needed to reconstruct one energy; frames are references, not arrays.
 
@@ -118,7 +118,7 @@ class Intake:
                 return self._take_event(doc["seq_num"], doc["data"])
             case "event_page" if doc["descriptor"] in self._primary:
                 jobs = []
-                for event in unpack_event_page(doc):
+                for event in unpack_event_page(cast(EventPage, doc)):
                     jobs += self._take_event(event["seq_num"], event["data"])
                 return jobs
             case "stop":

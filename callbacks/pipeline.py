@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ptychrome.analysis.recipe import Recipe
@@ -120,7 +121,7 @@ class Pipeline:
             self._free_slots -= 1
             run.started += 1
             future = self._executor.submit(reconstruct, job, self._recipe, run.neighbour(job))
-            future.add_done_callback(lambda done, run=run, job=job: self._hand_back(run, job, done))
+            future.add_done_callback(partial(self._hand_back, run, job))
 
     def _next_ready(self) -> tuple[RunAnalysis, EnergyJob] | None:
         """The oldest job that need not wait: the first energy of a run is the start of all others."""

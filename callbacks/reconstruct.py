@@ -52,12 +52,14 @@ def geometry_at(metadata: ScanMetadata, energy_eV: float) -> ScanGeometry:
     """
     detector = metadata.geometry
     orientation = Orientation.from_steps(detector.row_step, detector.column_step)
-    order = -1 if orientation.transpose else 1
+    (rows, columns), (row_pixel_m, column_pixel_m) = detector.shape, detector.pixel_size_m
+    if orientation.transpose:
+        rows, columns, row_pixel_m, column_pixel_m = columns, rows, column_pixel_m, row_pixel_m
     (y_low, y_high), (x_low, x_high) = metadata.extent_m
     return ScanGeometry(
         energy_eV=energy_eV,
-        shape=detector.shape[::order],
-        detector_pixel_m=detector.pixel_size_m[::order],
+        shape=(rows, columns),
+        detector_pixel_m=(row_pixel_m, column_pixel_m),
         distance_m=detector.distance_m,
         orientation=orientation,
         center_m=(-(y_low + y_high) / 2, -(x_low + x_high) / 2),
@@ -135,7 +137,9 @@ def load(job: EnergyJob, geometry: ScanGeometry) -> tuple[DiffractionData, NDArr
     return prepare(frames, geometry, job.stage_yx_m, mask=mask, dark=dark, i0=job.i0), probe
 
 
-def _read(file: FrameFile, indices: list[int]) -> tuple[NDArray, *tuple[NDArray | None, ...]]:
+def _read(
+    file: FrameFile, indices: list[int]
+) -> tuple[NDArray, NDArray | None, NDArray | None, NDArray | None]:
     """The frames of `indices`, in that order, then mask, dark and start probe."""
     try:
         with h5py.File(file.path, "r", swmr=True, locking=False) as handle:

@@ -21,7 +21,7 @@ from ptychrome.callbacks.results import Revision
 from ptychrome.schema import ScanMetadata
 
 
-@dataclass
+@dataclass(eq=False)
 class RunAnalysis:
     """What is known of one run; plain values, replaced as energies arrive.
 

@@ -201,26 +201,31 @@ def _summary(latest: Mapping[str, Status], scores: Mapping[str, Score]) -> dict[
 
 
 def _show(console: Console, latest: Mapping[str, Status], scores: Mapping[str, Score]) -> None:
-    table = Table(title="errors against the truth (bias in brackets)")
-    for column in ("particle", "edge energy", "pre-edge ratio", "N_V", "Re[N_eff]/N_V", "cluster ARI"):
-        table.add_column(column, justify="left" if column == "particle" else "right")
-    for column in ("frames", "lost", "lag", "time"):
-        table.add_column(column, justify="right")
+    table = Table(title="result − truth, over the pixels")
+    table.add_column("particle")
+    table.add_column("")
+    columns = {
+        "b2 [eV]": ("edge_energy_eV", 1, ".3f"),
+        "PE/Δμt [eV]": ("pre_edge_ratio_eV", 1, ".3f"),
+        "N_V [%]": ("n_v_rel", 100, ".1f"),
+        "Re N_eff/N_V": ("n_eff_ratio", 1, ".2f"),
+        "ARI": ("cluster_ari", 1, ".2f"),
+    }
+    for title in columns:
+        table.add_column(title, justify="right")
     for name, result in scores.items():
-        error, bias, status = result.errors, result.bias, latest[name]
-        table.add_row(
-            name,
-            f"{error['edge_energy_eV']:.3f} ({bias['edge_energy_eV']:+.3f}) eV",
-            f"{error['pre_edge_ratio_eV']:.3f} ({bias['pre_edge_ratio_eV']:+.3f}) eV",
-            f"{100 * error['n_v_rel']:.1f} ({100 * bias['n_v_rel']:+.1f}) %",
-            f"{error['n_eff_ratio']:.2f} ({bias['n_eff_ratio']:+.2f})",
-            f"{error['cluster_ari']:.2f}",
-            str(status.frames_reconstructed),
-            str(status.frames_lost),
-            f"{status.lag_s_max:.0f} s",
-            f"{status.elapsed_s:.0f} s",
-        )
+        for label, values, sign in (("error", result.errors, ""), ("bias", result.bias, "+")):
+            cells = [
+                format(scale * values[key], sign + form) if key in values else ""
+                for key, scale, form in columns.values()
+            ]
+            table.add_row(name if label == "error" else "", label, *cells, end_section=label == "bias")
     console.print(table)
+    for status in latest.values():
+        console.print(
+            f"{status.sample_name}: {status.frames_reconstructed} of {status.frames_written} frames in "
+            f"{status.elapsed_s:.0f} s, {status.frames_lost} lost, lag at most {status.lag_s_max:.0f} s"
+        )
 
 
 def _serve(console: Console, session: Session) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 from sklearn.metrics import adjusted_rand_score
+
+from ptychrome.devices.twin import Truth
 
 LEAST_JUMP = 0.05
 BORDER_M = 45e-9
@@ -20,21 +21,6 @@ FEATURES = {
     "n_v_rel": "n_v",
     "n_eff_ratio": "n_eff_ratio",
 }
-
-
-class TruthMaps(Protocol):
-    """What is asked of the truth: (ny, nx) maps on descending sample coordinates, NaN (label −1) outside."""
-
-    pixel_m: float
-    y_m: NDArray[np.float64]
-    x_m: NDArray[np.float64]
-    edge_energy: NDArray[np.float64]
-    pre_edge_ratio: NDArray[np.float64]
-    edge_jump: NDArray[np.float64]
-    n_v: NDArray[np.float64]
-    n_eff_ratio: NDArray[np.float64]
-    label: NDArray[np.int32]
-    border_m: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,7 @@ class Score:
     pixels: int
 
 
-def score(result: Mapping[str, NDArray], truth: TruthMaps) -> Score:
+def score(result: Mapping[str, NDArray], truth: Truth) -> Score:
     """Compare maps with the truth, registered to it by one shift.
 
     Compared are pixels with a true edge jump above 0.05 more than 45 nm away from a border of domains; a
@@ -67,7 +53,7 @@ def score(result: Mapping[str, NDArray], truth: TruthMaps) -> Score:
     ----------
     result : mapping
         ``y``, ``x`` [m], ``absorbance``, ``maps/…`` and ``clusters/label`` under their names.
-    truth : TruthMaps
+    truth : Truth
         On about the same pixel size.
 
     Returns
@@ -107,7 +93,7 @@ def _ari(result: Mapping[str, NDArray], label: NDArray, where: NDArray[np.bool_]
     return float(adjusted_rand_score(label[where], result["clusters/label"][where]))
 
 
-def _shift_to(result: Mapping[str, NDArray], truth: TruthMaps) -> NDArray[np.float64]:
+def _shift_to(result: Mapping[str, NDArray], truth: Truth) -> NDArray[np.float64]:
     """(y, x) to add to the result's coordinates so that they are the truth's, m."""
     shift = np.zeros(2)
     image = np.nanmean(result["absorbance"][-5:], axis=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -91,17 +92,18 @@ def load_recipe(name: str, **changes: Any) -> Recipe:
     UserError
         If there is no such recipe, or it holds an unknown or impossible option; names the option.
     """
+    file: Path | Traversable
     if name.endswith(".toml"):
-        source, text_of = name, Path(name).read_text
+        source, file = name, Path(name)
     elif name in recipe_names():
         source = f"recipe {name}"
-        text_of = (files("ptychrome.profiles") / "recipes" / f"{name}.toml").read_text
+        file = files("ptychrome.profiles") / "recipes" / f"{name}.toml"
     else:
         raise UserError(
             f"unknown recipe {name!r}; expected one of {', '.join(recipe_names())} or a .toml file"
         )
     try:
-        content = tomllib.loads(text_of(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"recipe {name}: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:

@@ -37,7 +37,7 @@ def test_epie_finds_the_object(small_scan):
 
 
 def test_maximum_likelihood_comes_closer_to_the_photon_limit_than_epie(small_scan):
-    """√I of Poisson counts has variance 1/4 where bright: R² = n_pixels / (4 photons), less in dark pixels."""
+    """√I of Poisson counts has variance 1/4 where bright, less where dark: R² = n_pixels / (4 photons)."""
     limit = np.sqrt(small_scan.frames[0].size / 4 / small_scan.frames.sum(axis=(1, 2)).max())
     both = reconstruct(small_scan, (EPIE, MlOptions(sweeps=20, pixel_modes=1)))
     epie = reconstruct(small_scan, (EpieOptions(sweeps=32),))

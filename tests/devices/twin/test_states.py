@@ -13,7 +13,7 @@ ALL_STATES = (*OXIDE_STATES, LIVO2, LIVO3)
 
 @pytest.mark.parametrize("state", ALL_STATES, ids=lambda state: state.name)
 def test_edge_step_is_that_of_the_tables(state):
-    """f″ at both ends of the window, continued to the edge as E^−1.7 and E^−1.8, differs by 3.53 (physics.md).
+    """f″ at both ends of the window, continued to the edge as E^−1.7 and E^−1.8, differs by 3.53.
 
     2 %: the table falls off with an exponent of 1.7 to 1.9 above the edge, 0.3 % over 155 eV; the core
     hole's tails take 0.3 %, fine structure up to 1 %.
