@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
 from bluesky.protocols import NamedMovable, Readable
@@ -185,8 +184,8 @@ def _axis(device: Any, name: str) -> Any:
 
 def _check_reach(axes: Axes, energies: list[float], points: Positions) -> None:
     """Refuse what an axis cannot reach before anything moves (ophyd's LimitError is a ValueError)."""
-    for axis, values in zip(axes, (energies, points[:, 0], points[:, 1]), strict=True):
-        for value in (float(np.min(values)), float(np.max(values))):
+    for axis, values in zip(axes, (energies, *points.T.tolist()), strict=True):
+        for value in (min(values), max(values)):
             axis.check_value(value)
 
 
