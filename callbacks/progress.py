@@ -56,6 +56,7 @@ class ProgressDisplay:
     """One line per run in a terminal: energies, frames per second, lag and time left."""
 
     def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -64,7 +65,7 @@ class ProgressDisplay:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=console or Console(stderr=True),
+            console=self.console,
         )
         self._tasks: dict[str, TaskID] = {}
 
@@ -97,4 +98,8 @@ class ProgressDisplay:
 
     def message(self, text: str) -> None:
         """Print a line above the bars."""
-        self._progress.console.print(text)
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Print a line that something failed above the bars."""
+        self.console.print(text, soft_wrap=True, markup=False, style="bold red")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ptychrome.callbacks.dispatch import Report
 from ptychrome.callbacks.figures import results_figure, save_figure, summary_figure
 from ptychrome.callbacks.progress import ProgressDisplay, Status
 from ptychrome.callbacks.results import Revision
@@ -29,7 +31,6 @@ from ptychrome.profiles.settings import load_recipe
 from ptychrome.profiles.tiled_server import results_container
 
 EXPOSURE_S = 1.0  # physical: with the twin's flux 1e8 photons per frame
-TRUE_STATES = 4
 
 
 @dataclass(frozen=True)
@@ -92,17 +93,18 @@ def demo(
     plan = SIZES[size]
     names = tuple(particles or plan.particles)
     twins = _twins(names, seed, plan.frame_pixels)
-    options = load_recipe(recipe).model_copy(update={"n_clusters": TRUE_STATES})
+    n_states = len({state.name for twin in twins.values() for state in twin.particle.states})
+    options = load_recipe(recipe, n_clusters=n_states)
     if json_file is not None and not json_file.resolve().parent.is_dir():
         raise UserError(f"cannot write {json_file}: {json_file.parent} is not a folder")
-    console = Console(stderr=True)
-    problems: list[str] = []
-    latest: dict[str, Status] = {}
-    with ProgressDisplay(console) as display:
+    with ProgressDisplay() as display:
+        console = display.console
+        problems: list[str] = []
+        latest: dict[str, Status] = {}
 
         def report(text: str) -> None:
             problems.append(text)
-            display.message(f"[bold red]{text}")
+            display.warn(text)
 
         def on_status(status: Status) -> None:
             latest[status.sample_name] = status
@@ -119,38 +121,49 @@ def demo(
             on_status=on_status,
         )
         with session:
-            display.message(f"[bold]results appear live at {session.server.web_address}")
-            for name, twin in twins.items():
-                beamline = simulated_beamline(twin, session.frames)
-                session.RE(
-                    spectro_ptycho(
-                        [beamline.eiger],
-                        beamline.dcm,
-                        beamline.stage,
-                        energies=v_k_edge(),
-                        trajectory=dict(plan.trajectory),
-                        exposure_s=EXPOSURE_S,
-                        sample_name=name,
-                    )
-                )
+            display.message(f"results appear live at {session.server.web_address}")
+            _measure(session, plan, twins)
             session.finish()
-            display.message("pooling the clusters of all particles and comparing with the truth …")
-            try:
-                results = _pooled_results(session, twins)
-            except (OSError, ValueError) as error:
-                report(f"particles not compared: {error}")
-                results = {}
-            scores = {name: _score(result, twins[name]) for name, result in results.items()}
+            display.stop()
+            scores = _compare(session, twins, n_states, report)
             _show(console, latest, scores)
-            if json_file is not None:
-                content = json.dumps(_summary(latest, scores), indent=2)
-                json_file.write_text(content + "\n", encoding="utf-8")
             console.print(f"maps and clusters: {session.directory}/*.png, results: {session.directory}/*.nxs")
+            if json_file is not None:
+                content = json.dumps(_summary(latest, scores), indent=2, allow_nan=False)
+                json_file.write_text(content + "\n", encoding="utf-8")
             if serve:
-                display.stop()
                 _serve(console, session)
     lost = sum(status.frames_lost for status in latest.values())
     return 1 if problems or lost or set(scores) != set(names) else 0
+
+
+def _measure(session: Session, plan: Size, twins: Mapping[str, TwinBeamline]) -> None:
+    """Scan one particle after the other."""
+    for name, twin in twins.items():
+        beamline = simulated_beamline(twin, session.frames)
+        session.RE(
+            spectro_ptycho(
+                [beamline.eiger],
+                beamline.dcm,
+                beamline.stage,
+                energies=v_k_edge(),
+                trajectory=dict(plan.trajectory),
+                exposure_s=EXPOSURE_S,
+                sample_name=name,
+            )
+        )
+
+
+def _compare(
+    session: Session, twins: Mapping[str, TwinBeamline], n_states: int, report: Report
+) -> dict[str, Score]:
+    """Scores of all particles; those without a result are reported and left out."""
+    try:
+        results = _pooled_results(session, twins, n_states)
+    except (OSError, ValueError) as error:
+        report(f"particles not compared with the truth: {error}")
+        return {}
+    return {name: _score(result, twins[name]) for name, result in results.items()}
 
 
 def _twins(names: Sequence[str], seed: int, frame_pixels: int) -> dict[str, TwinBeamline]:
@@ -160,10 +173,10 @@ def _twins(names: Sequence[str], seed: int, frame_pixels: int) -> dict[str, Twin
         raise UserError(str(error)) from None
 
 
-def _pooled_results(session: Session, names: Iterable[str]) -> dict[str, Revision]:
+def _pooled_results(session: Session, names: Iterable[str], n_states: int) -> dict[str, Revision]:
     """Results of all particles with their common clusters, written everywhere."""
     files = {name: session.directory / f"{safe_name(name)}.nxs" for name in names}
-    results = pool_clusters({name: load_result(file) for name, file in files.items()}, TRUE_STATES)
+    results = pool_clusters({name: load_result(file) for name, file in files.items()}, n_states)
     for name, result in results.items():
         write_nexus(files[name], result)
         save_figure(results_figure(result), files[name].with_suffix(".png"))
@@ -182,21 +195,16 @@ def _score(result: Revision, twin: TwinBeamline) -> Score:
 
 
 def _summary(latest: Mapping[str, Status], scores: Mapping[str, Score]) -> dict[str, Any]:
-    fields = (
-        "energies_done",
-        "frames_written",
-        "frames_reconstructed",
-        "frames_lost",
-        "lag_s_max",
-        "elapsed_s",
-    )
+    """Content of ``--json``; null where there is no number."""
+    frames = ("frames_written", "frames_reconstructed", "frames_lost")
     particles = {}
     for name, result in scores.items():
         status = asdict(latest[name])
-        particles[name] = {field: status[field] for field in fields} | {
-            "errors": result.errors,
-            "bias": result.bias,
+        particles[name] = {
+            field: status[field] for field in ("energies_done", *frames, "lag_s_max", "elapsed_s")
         }
+        for title, values in (("errors", result.errors), ("bias", result.bias)):
+            particles[name][title] = {key: v if math.isfinite(v) else None for key, v in values.items()}
     return {"particles": particles}
 
 

@@ -89,7 +89,7 @@ def run_offline(
 
         def report(text: str) -> None:
             problems.append(text)
-            display.message(f"[bold red]{text}")
+            display.warn(text)
 
         def on_status(status: Status) -> None:
             latest[:] = [status]
