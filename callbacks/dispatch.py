@@ -10,9 +10,12 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import wait
+from types import ModuleType
 from typing import Any, Protocol
 
 from ptychrome.callbacks.progress import Status
@@ -110,7 +113,8 @@ class ProcessConsumer:
         self._process = context.Process(
             target=_serve, args=(build, settings, self._documents, sender), name="ptychrome-analysis"
         )
-        self._process.start()
+        with _without_main_module():
+            self._process.start()
         sender.close()
         self._listener = threading.Thread(target=self._listen, args=(receiver,), daemon=True)
         self._listener.start()
@@ -119,6 +123,11 @@ class ProcessConsumer:
     def pid(self) -> int | None:
         """Process id."""
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Enqueue one document; never blocks, never raises."""
@@ -156,10 +165,20 @@ class ProcessConsumer:
             )
 
 
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Keep a new process from running the user's script, or an IPython startup file, once more."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _serve(build: Callable, settings: Any, documents: Any, sender: Any) -> None:
     """Main function of the other process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     lock = threading.Lock()
 
     def tell(kind: str, content: Any) -> None:
@@ -178,7 +197,8 @@ def _serve(build: Callable, settings: Any, documents: Any, sender: Any) -> None:
         thread.close()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """For a thread of a process of ours: end the process when its parent has ended, however it did."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import Any
+
+from ptychrome.callbacks.dispatch import end_with_parent
 
 NICENESS = 10  # the scan and its servers come first
 
@@ -42,5 +45,7 @@ def process_executor(workers: int | None = None) -> ProcessPoolExecutor:
 def _quiet_worker() -> None:
     from threadpoolctl import threadpool_limits
 
+    # a pool's processes would outlive a parent that was killed
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.nice(NICENESS)
     threadpool_limits(1)

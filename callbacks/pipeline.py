@@ -63,7 +63,7 @@ class Pipeline:
         self._report = report
         self._on_status = on_status
         self._wake = wake
-        self._runs: dict[str, RunAnalysis] = {}
+        self._runs: list[RunAnalysis] = []
         self._run_of: dict[str, RunAnalysis] = {}
         self._waiting: deque[tuple[RunAnalysis, EnergyJob]] = deque()
         self._finished: queue.SimpleQueue[tuple[RunAnalysis, EnergyJob, Future]] = queue.SimpleQueue()
@@ -84,7 +84,7 @@ class Pipeline:
     def drain(self) -> None:
         """Wait until every submitted energy is part of the results."""
         self.poll()
-        while self._waiting or any(run.outstanding for run in self._runs.values()):
+        while self._waiting or any(run.outstanding for run in self._runs):
             self._conclude(*self._finished.get())
 
     def close(self) -> None:
@@ -98,7 +98,8 @@ class Pipeline:
         if name == "start":
             if START_KEY in doc:
                 run = RunAnalysis.from_start(doc, self._recipe)
-                self._runs[doc["uid"]] = self._run_of[doc["uid"]] = run
+                self._runs.append(run)
+                self._run_of[doc["uid"]] = run
                 self._on_status(run.status())
             return
         parent = self._run_of.get(doc.get("run_start") or doc.get("descriptor") or "")
@@ -151,16 +152,19 @@ class Pipeline:
                 run.interpret()
         except Exception as error:
             self._report(f"{where}: maps not updated: {error}")
+        run.shown(job)  # for the table of a final revision; once more when the maps are out
         self._publish(run, changed)
         run.shown(job)
         self._on_status(run.status())
 
     def _publish(self, run: RunAnalysis, changed: tuple[int, ...]) -> None:
-        if not run.energies:
-            return
-        revision = run.revision(changed)
-        for sink in self._sinks:
-            sink.write(revision)
+        if run.energies:
+            revision = run.revision(changed)
+            for sink in self._sinks:
+                sink.write(revision)
+        if run.finished:
+            self._runs.remove(run)
+            self._run_of = {uid: other for uid, other in self._run_of.items() if other is not run}
 
 
 class _GuardedSink:
@@ -188,7 +192,7 @@ class _GuardedSink:
             self._tell(error)
             self._failed_at = time.monotonic()
             return
-        missed.clear()
+        del self._missed[revision.raw_uid]
         self._failed_at = None
 
     def close(self) -> None:
