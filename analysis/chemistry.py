@@ -16,13 +16,12 @@ import xraydb
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
+from ptychrome.analysis.optics import CLASSICAL_ELECTRON_RADIUS_M, HC_EV_M
 from ptychrome.analysis.options import Options
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.xanes import XanesFit
 
 Float = NDArray[np.float64]
-R_E_M = 2.8179403e-15
-HC_EV_M = 12398.42e-10
 # relative to the edge: where tabulated f″ is free of the edge's own rounding, for its extrapolation
 BELOW_EDGE, ABOVE_EDGE = (0.90, 0.98), (1.01, 1.10)
 
@@ -291,7 +290,7 @@ def chemical_maps(
 
 def areal_density(fit: XanesFit, constants: EdgeConstants) -> tuple[Float, Float]:
     """N_V = Δμt/(2 λ r_e Δf″) with λ of b2, and its standard deviation, (n_pixels,) each, m⁻²."""
-    per_jump = fit["b2"] / (2.0 * HC_EV_M * R_E_M * constants.delta_f2)
+    per_jump = fit["b2"] / (2.0 * HC_EV_M * CLASSICAL_ELECTRON_RADIUS_M * constants.delta_f2)
     return per_jump * fit["b1"], per_jump * fit.sigma("b1")
 
 
@@ -320,11 +319,13 @@ def _n_eff(
         rows, wavelength = phases[chosen], HC_EV_M / energy[chosen]
         table = np.atleast_1d(xraydb.f1_chantler(constants.element, energy[chosen]))
         shift = float(np.mean(table - xraydb.f1_chantler(constants.element, energy[lowest])))
-    mean = np.mean(-rows / (R_E_M * wavelength[:, None]), axis=0)
-    deviation = np.asarray(sigma_phase) / (R_E_M * np.sqrt(np.sum(wavelength**2)))
+    mean = np.mean(-rows / (CLASSICAL_ELECTRON_RADIUS_M * wavelength[:, None]), axis=0)
+    deviation = np.asarray(sigma_phase) / (CLASSICAL_ELECTRON_RADIUS_M * np.sqrt(np.sum(wavelength**2)))
     density, density_sigma = n_v
     known = np.isfinite(density)
-    alone = -phases[lowest if len(phases) > 1 else 0] * energy[lowest] / (R_E_M * HC_EV_M)
+    alone = (
+        -phases[lowest if len(phases) > 1 else 0] * energy[lowest] / (CLASSICAL_ELECTRON_RADIUS_M * HC_EV_M)
+    )
     value = np.where(known, mean - shift * density, alone)
     n_eff = (
         value,

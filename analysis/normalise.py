@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+LEAST_SHARE = 0.03  # of the field that must be vacuum
+LARGEST_SPREAD = 0.25  # of the phase in vacuum, as a share of the phase of matter
+
 
 @dataclass(frozen=True)
 class Normalised:
@@ -19,10 +22,10 @@ class Normalised:
     object : (ny, nx) complex64
         Transmission.
     vacuum : (ny, nx) bool
-        Pixels that served as vacuum.
+        Pixels that served as vacuum; none where it was not found.
     found_vacuum : bool
-        False where no vacuum could be told apart: amplitude and phase are then relative to the field's
-        median.
+        False where no vacuum could be told apart from matter, as in an object that fills the field:
+        amplitude and phase are then relative to the field's middle.
     """
 
     object: NDArray[np.complex64]
@@ -66,15 +69,33 @@ def normalise(
     """
     if vacuum is not None:
         return Normalised(_divide_plane_wave(obj, vacuum & field), vacuum & field)
-    flat = _remove_mean_gradient(obj, field)
-    for _ in range(3):
-        found = _find_vacuum(flat, field, margin_px)
-        if found.sum() < max(20, 0.03 * field.sum()):
-            scale = np.median(np.abs(flat[field]))
-            offset = np.angle(np.sum(flat[field]))
-            return Normalised((flat / scale * np.exp(-1j * offset)).astype(np.complex64), found, False)
+    level = flat = _remove_mean_gradient(obj, field)
+    found = _find_vacuum(flat, field, margin_px)
+    for _ in range(2):
+        if _enough(found, field):
+            flat = _divide_plane_wave(flat, found)
+            found = _find_vacuum(flat, field, margin_px)
+    if _enough(found, field):
         flat = _divide_plane_wave(flat, found)
-    return Normalised(flat, found)
+        if _flat_beside_matter(phase_of(flat), field, found):
+            return Normalised(flat, found)
+    scale = np.median(np.abs(level[field])) * np.exp(1j * np.angle(np.sum(level[field])))
+    return Normalised((level / scale).astype(np.complex64), np.zeros_like(field), False)
+
+
+def _enough(vacuum: NDArray[np.bool_], field: NDArray[np.bool_]) -> bool:
+    return bool(vacuum.sum() >= max(20, LEAST_SHARE * field.sum()))
+
+
+def _flat_beside_matter(
+    phase: NDArray[np.float32], field: NDArray[np.bool_], vacuum: NDArray[np.bool_]
+) -> bool:
+    """Vacuum is flat; in an object that fills the field, the thin places are as uneven as the rest."""
+    matter = field & ~vacuum
+    if not matter.any():  # nothing at all, or a slab: no way to know
+        return False
+    spread = 1.4826 * np.median(np.abs(phase[vacuum]))
+    return bool(spread < LARGEST_SPREAD * -np.median(phase[matter]))
 
 
 def _remove_mean_gradient(obj: NDArray, field: NDArray[np.bool_]) -> NDArray[np.complex64]:
@@ -96,8 +117,10 @@ def _find_vacuum(obj: NDArray, field: NDArray[np.bool_], margin_px: int) -> NDAr
     mode = edges[np.argmax(smooth)] + np.pi / 64
     relative = ndimage.gaussian_filter(phase_of(obj * np.exp(-1j * mode)), 1.0)
     threshold = threshold_otsu(np.clip(relative[field], -1.5, 0.5))
-    spread = 1.4826 * np.median(np.abs(relative[field & (relative > threshold)]))
-    matter = field & (relative < min(threshold / 2, -4 * spread))
+    upper = relative[field & (relative > threshold)]
+    level = np.median(upper)  # the mode is only as fine as its histogram
+    spread = 1.4826 * np.median(np.abs(upper - level))
+    matter = field & (relative - level < min((threshold - level) / 2, -4 * spread))
     matter = ndimage.binary_opening(matter)
     return field & ~ndimage.binary_dilation(matter, iterations=margin_px)
 

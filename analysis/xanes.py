@@ -21,6 +21,7 @@ __all__ = ["Interval", "Peak", "XanesFit", "XanesModel", "XanesOptions", "evalua
 Float = NDArray[np.float64]
 RESTARTS_EV = (-2.0, 0.0, 2.0)
 CHUNK = 2048  # pixels a thread takes at a time
+UNKNOWN = 1e12  # a variance beyond this (eV², or absorbance²) says nothing
 DETERMINED = 0.3  # largest σ of what counts as known, relative to the signal or to what the bounds allow
 
 
@@ -355,6 +356,7 @@ class _Spectra:
         blank = ~determined | (measured == 0)[:, None]
         parameters[blank] = np.nan
         covariance[blank[:, :, None] | blank[:, None, :]] = np.nan
+        covariance[np.abs(covariance) > UNKNOWN] = np.nan
         converged = raw.converged & (measured > 0)
         return XanesFit(
             self.model, parameters, covariance.astype(np.float32), chi2, converged, determined, mean

@@ -5,8 +5,6 @@ import pytest
 import xraydb
 
 from ptychrome.analysis.chemistry import (
-    HC_EV_M,
-    R_E_M,
     EdgeConstants,
     MaskOptions,
     chemical_maps,
@@ -15,6 +13,7 @@ from ptychrome.analysis.chemistry import (
     noise_level,
     noise_per_pixel,
 )
+from ptychrome.analysis.optics import CLASSICAL_ELECTRON_RADIUS_M, HC_EV_M
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.xanes import XanesModel, evaluate, fit_xanes
 from ptychrome.schema import MAPS
@@ -37,14 +36,16 @@ def pixels():
     rng = np.random.default_rng(0)
     constants = EdgeConstants.chantler()
     density = np.concatenate([rng.uniform(2e22, 5e22, 400), np.zeros(100)])
-    jump = density * 2 * HC_EV_M / 5478 * R_E_M * constants.delta_f2
+    jump = density * 2 * HC_EV_M / 5478 * CLASSICAL_ELECTRON_RADIUS_M * constants.delta_f2
     shape = np.array([0.02, 1, 5478, 2.5, 0.3, 5469, 1.1, 0.4, 5485, 4.0])
     parameters = np.tile(shape, (500, 1))
     parameters[:, MODEL.linear] *= jump[:, None]
     absorbance = evaluate(MODEL, parameters, ENERGY) + SIGMA * rng.standard_normal((500, ENERGY.size))
     difference = xraydb.f1_chantler("V", ENERGY) - xraydb.f1_chantler("V", 5420.0)
     n_eff = density[:, None] * (n_eff_ratio_reference("LiVO2", constants) + difference)
-    phase = -n_eff * R_E_M * HC_EV_M / ENERGY + SIGMA_PHASE * rng.standard_normal((500, ENERGY.size))
+    phase = -n_eff * CLASSICAL_ELECTRON_RADIUS_M * HC_EV_M / ENERGY + SIGMA_PHASE * rng.standard_normal(
+        (500, ENERGY.size)
+    )
     fit = fit_xanes(ENERGY, absorbance, model=MODEL, sigma=SIGMA)
     return density, fit, phase.T, absorbance.T
 
