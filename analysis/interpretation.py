@@ -85,7 +85,7 @@ def interpret(
     Returns
     -------
     Interpretation or None
-        None while there are too few energies, or no matter in the field.
+        None with too few energies so far, none on one side of the edge, or no matter in the field.
 
     Raises
     ------
@@ -96,16 +96,15 @@ def interpret(
     if stack.done.sum() < FEWEST_ENERGIES or not pixels.any():
         return None
     model = XanesModel.for_edge(element, edge)
+    if not stack.energy_eV.min() < model.edge_energy_eV < stack.energy_eV.max():
+        return None
     energy = np.where(stack.done, stack.energy_eV, np.nan)
     absorbance = stack.absorbance[:, pixels].astype(float)
     phase = stack.phase[:, pixels].astype(float)
     below = stack.energy_eV < model.edge_energy_eV - BELOW_EDGE_EV
     sigma = _noise(absorbance, stack, below, recipe)
     fit = fit_xanes(energy, absorbance.T, model=model, sigma=sigma, options=recipe.xanes)
-    if recipe.chemistry.constants == "paper":
-        constants = EdgeConstants.paper()
-    else:
-        constants = EdgeConstants.chantler(element, edge, float(stack.energy_eV[0]))
+    constants = _constants(recipe, element, edge, float(stack.energy_eV[0]))
     maps = chemical_maps(
         fit,
         phase,
@@ -127,6 +126,18 @@ def interpret(
         cluster_fractions(labels, maps["n_v"], k),
         cluster_spectra(labels, absorbance, maps["n_v"], k),
     )
+
+
+def _constants(recipe: Recipe, element: str, edge: str, lowest_eV: float) -> EdgeConstants:
+    if recipe.chemistry.constants == "chantler":
+        return EdgeConstants.chantler(element, edge, lowest_eV)
+    constants = EdgeConstants.paper()
+    if (element, edge) != (constants.element, "K"):
+        raise DataError(
+            f"the paper's constants are for the V K-edge, but the scan is over the {element} {edge}-edge; "
+            'choose chemistry.constants = "chantler"'
+        )
+    return constants
 
 
 def _noise(

@@ -7,9 +7,11 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any
 
-from ptychrome.callbacks.dispatch import end_with_parent
+from ptychrome.callbacks.dispatch import Report, end_with_parent
 
 NICENESS = 10  # the scan and its servers come first
 
@@ -27,19 +29,73 @@ class InlineExecutor(Executor):
         return future
 
 
-def process_executor(workers: int | None = None) -> ProcessPoolExecutor:
-    """Processes that reconstruct side by side, one thread each and with low priority.
+class WorkerProcesses(Executor):
+    """Processes that work side by side, one thread each and with low priority.
+
+    When one of them dies (killed, out of memory), new ones are started and what was running is tried once
+    more: each task in a process of its own, so that one that kills its process takes no other along. A task
+    that does so twice fails with `BrokenProcessPool`.
 
     Parameters
     ----------
     workers : int, optional
         Default: the processors that this process may use.
+    report : callable
+        Told in one line when a process died.
     """
-    return ProcessPoolExecutor(
-        workers or len(os.sched_getaffinity(0)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_quiet_worker,
-    )
+
+    def __init__(self, workers: int | None = None, report: Report = print) -> None:
+        self._workers = workers or len(os.sched_getaffinity(0))
+        self._report = report
+        self._lock = threading.Lock()
+        self._pool = _pool(self._workers)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run in one of the processes."""
+        task, future = partial(fn, *args, **kwargs), Future[Any]()
+        future.set_running_or_notify_cancel()
+        pool = self._pool
+        try:
+            trial = pool.submit(task)
+        except BrokenProcessPool:
+            trial = self._renewed(pool).submit(task)
+        trial.add_done_callback(partial(self._first_trial_done, pool, task, future))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes, once they have done what they have."""
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+    def _first_trial_done(
+        self, pool: ProcessPoolExecutor, task: Callable[[], Any], future: Future[Any], trial: Future[Any]
+    ) -> None:
+        if trial.cancelled() or not isinstance(trial.exception(), BrokenProcessPool):
+            _pass_on(trial, future)
+            return
+        self._renewed(pool)
+        alone = _pool(1)
+        alone.submit(task).add_done_callback(partial(_pass_on, future=future))
+        alone.shutdown(wait=False)
+
+    def _renewed(self, broken: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        """The pool that takes the place of a broken one, which several threads may have found broken."""
+        with self._lock:
+            if self._pool is broken:
+                self._pool = _pool(self._workers)
+                self._report("a reconstruction process died; what it did is done once more by another one")
+            return self._pool
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
+
+
+def _pass_on(trial: Future[Any], future: Future[Any]) -> None:
+    try:
+        future.set_result(trial.result())
+    except BaseException as error:  # a task may even have ended its process's interpreter
+        future.set_exception(error)
 
 
 def _quiet_worker() -> None:

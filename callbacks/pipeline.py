@@ -121,7 +121,11 @@ class Pipeline:
             self._waiting.remove(ready)
             self._free_slots -= 1
             run.started += 1
-            future = self._executor.submit(reconstruct, job, self._recipe, run.neighbour(job))
+            try:
+                future = self._executor.submit(reconstruct, job, self._recipe, run.neighbour(job))
+            except Exception as error:  # an executor that takes no more work; the energy counts as lost
+                future = Future()
+                future.set_exception(error)
             future.add_done_callback(partial(self._hand_back, run, job))
 
     def _next_ready(self) -> tuple[RunAnalysis, EnergyJob] | None:

@@ -146,6 +146,11 @@ class SimulatedBeamline:
     ring_current: Quantity
     shutter: SimulatedShutter
 
+    @property
+    def baseline(self) -> list[Device | Quantity]:
+        """What is worth a reading before and after every run."""
+        return [self.kb, self.dcm, self.ring_current]
+
 
 def simulated_beamline(twin: Twin, directory: Path | str, *, clock: float = 0.0) -> SimulatedBeamline:
     """Devices around a twin.

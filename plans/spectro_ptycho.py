@@ -91,6 +91,12 @@ def spectro_ptycho(
     ------
     ValueError
         If anything does not fit; raised before the run is opened.
+
+    Examples
+    --------
+    The V K-edge in 40 steps, 21 × 21 positions each::
+
+        RE(spectro_ptycho([eiger], dcm, stage, energies=v_k_edge(), trajectory=square(3e-6, 150e-9)))
     """
     energies = check_energies(energies)
     points = positions(trajectory)

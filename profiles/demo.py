@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bluesky.preprocessors import SupplementalData
+from bluesky.utils import RunEngineInterrupted
 from rich.console import Console
 from rich.table import Table
 
@@ -121,7 +123,7 @@ def demo(
             on_status=on_status,
         )
         with session:
-            display.message(f"results appear live at {session.server.web_address}")
+            display.message(f"results appear live at {session.server.web_address()}")
             _measure(session, plan, twins)
             session.finish()
             display.stop()
@@ -138,20 +140,23 @@ def demo(
 
 
 def _measure(session: Session, plan: Size, twins: Mapping[str, TwinBeamline]) -> None:
-    """Scan one particle after the other."""
+    """Scan one particle after the other; Ctrl-C ends the run in an orderly way."""
     for name, twin in twins.items():
         beamline = simulated_beamline(twin, session.frames)
-        session.RE(
-            spectro_ptycho(
-                [beamline.eiger],
-                beamline.dcm,
-                beamline.stage,
-                energies=v_k_edge(),
-                trajectory=dict(plan.trajectory),
-                exposure_s=EXPOSURE_S,
-                sample_name=name,
-            )
+        scan = spectro_ptycho(
+            [beamline.eiger],
+            beamline.dcm,
+            beamline.stage,
+            energies=v_k_edge(),
+            trajectory=dict(plan.trajectory),
+            exposure_s=EXPOSURE_S,
+            sample_name=name,
         )
+        try:
+            session.RE(SupplementalData(baseline=beamline.baseline)(scan))
+        except RunEngineInterrupted:
+            session.RE.abort("interrupted by the user")
+            raise KeyboardInterrupt from None
 
 
 def _compare(
@@ -238,7 +243,7 @@ def _show(console: Console, latest: Mapping[str, Status], scores: Mapping[str, S
 
 def _serve(console: Console, session: Session) -> None:
     """Until Ctrl-C or a termination signal."""
-    console.print(f"[bold]serving {session.server.web_address}[/] until Ctrl-C")
+    console.print(f"[bold]serving {session.server.web_address()}[/] until Ctrl-C")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         session.server.wait()

@@ -9,7 +9,7 @@ from typing import Any
 
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.dispatch import Call, Consumer, ConsumerThread, ProcessConsumer, Report
-from ptychrome.callbacks.executors import InlineExecutor, process_executor
+from ptychrome.callbacks.executors import InlineExecutor, WorkerProcesses
 from ptychrome.callbacks.figures import FigureSink
 from ptychrome.callbacks.pipeline import Pipeline
 from ptychrome.callbacks.progress import Status
@@ -87,6 +87,11 @@ class LiveAnalysis:
         """Process id of the analysis."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the analysis process runs."""
+        return self._process.alive
+
     def close(self, timeout_s: float | None = None) -> bool:
         """Wait until all results are written; True if they were within the time."""
         finished = self._documents.close(timeout_s)
@@ -122,7 +127,7 @@ def build_pipeline(
     ]
     if settings.tiled_uri:
         sinks.insert(0, TiledSink(results_container(_client(settings))))
-    executor = process_executor(settings.workers) if settings.workers else InlineExecutor()
+    executor = WorkerProcesses(settings.workers, report) if settings.workers else InlineExecutor()
     pipeline: Pipeline
     pipeline = Pipeline(
         settings.recipe,

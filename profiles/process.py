@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,16 @@ from rich.console import Console
 
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.analysis.scan import DataError
-from ptychrome.callbacks.executors import InlineExecutor, process_executor
+from ptychrome.callbacks.executors import InlineExecutor, WorkerProcesses
 from ptychrome.callbacks.figures import FigureSink
 from ptychrome.callbacks.pipeline import Pipeline
 from ptychrome.callbacks.progress import ProgressDisplay, Status
-from ptychrome.callbacks.raw import replay
+from ptychrome.callbacks.raw import SUFFIX, replay
 from ptychrome.callbacks.sinks.nexus import NexusSink
 from ptychrome.callbacks.sources.cxi import CxiError, documents, read_cxi_set
 from ptychrome.profiles.errors import UserError
 from ptychrome.profiles.settings import default_workers, load_recipe
-from ptychrome.schema import ProbeModel
+from ptychrome.schema import ProbeModel, scan_metadata
 
 Document = tuple[str, Mapping[str, Any]]
 
@@ -61,13 +62,11 @@ def process(
         If the input cannot be used or nothing could be reconstructed; then nothing is written.
     """
     options = load_recipe(recipe, n_clusters=clusters)
-    if not probe_fwhm_m > 0:
-        raise UserError(f"--probe-fwhm-m is {probe_fwhm_m}; expected a positive width in metres")
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise UserError(f"cannot write {out}: {out.parent} is not a writable folder")
-    energies, source = _source(files, ProbeModel(fwhm_m=probe_fwhm_m, defocus_m=defocus_m))
+    probe = _probe(probe_fwhm_m, defocus_m)
+    _check_writable(out)
+    energies, source = _source(files, probe)
     workers = min(default_workers(), energies)
-    executor = process_executor(workers) if workers > 1 else InlineExecutor()
+    executor = WorkerProcesses(workers) if workers > 1 else InlineExecutor()
     problems, status = run_offline(source, out, options, executor, workers)
     if status is None or not status.energies_done:
         raise UserError(problems[0] if problems else f"{files[0]}: no complete energy found")
@@ -109,14 +108,42 @@ def run_offline(
     return problems, latest[0] if latest else None
 
 
-def _source(files: Sequence[Path], probe: ProbeModel) -> tuple[int, Iterator[Document]]:
+def _probe(fwhm_m: float, defocus_m: float) -> ProbeModel:
+    if not (fwhm_m > 0 and math.isfinite(fwhm_m)):
+        raise UserError(f"--probe-fwhm-m is {fwhm_m}; expected a positive width in metres")
+    if not math.isfinite(defocus_m):
+        raise UserError(f"--defocus-m is {defocus_m}; expected a distance in metres")
+    return ProbeModel(fwhm_m=fwhm_m, defocus_m=defocus_m)
+
+
+def _check_writable(out: Path) -> None:
+    if out.suffix != ".nxs" or out.is_dir():
+        raise UserError(f"--out is {out}; expected the name of a file that ends in .nxs")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UserError(f"cannot write {out}: {out.parent} is not a writable folder")
+
+
+def _source(files: Sequence[Path], probe: ProbeModel) -> tuple[int, Iterable[Document]]:
     """Number of energies and the documents of what the user named."""
     try:
-        if len(files) == 1 and files[0].suffix == ".jsonl":
-            if not files[0].is_file():
-                raise UserError(f"no such file: {files[0]}")
-            return default_workers(), replay(files[0])
+        if len(files) == 1 and files[0].suffix == SUFFIX:
+            return _stored_documents(files[0])
         cxi_set = read_cxi_set(files)
         return len(cxi_set.files), documents(cxi_set, probe=probe)
     except (CxiError, DataError) as error:
         raise UserError(str(error)) from None
+
+
+def _stored_documents(path: Path) -> tuple[int, list[Document]]:
+    """Number of energies and all documents of a file, read to its end before anything is started."""
+    try:
+        stored: list[Document] = list(replay(path))
+        if not stored or stored[0][0] != "start":
+            raise UserError(f"{path} does not begin with a start document; expected a file of one run")
+        return len(scan_metadata(stored[0][1]).energies_eV), stored
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a documents file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text; expected one document in JSON per line") from None
+    except ValueError as error:  # no document, or a SchemaError
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None

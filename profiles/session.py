@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bluesky import RunEngine
 from threadpoolctl import threadpool_limits
@@ -16,11 +15,14 @@ from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.progress import Status
 from ptychrome.profiles.errors import UserError
 from ptychrome.profiles.live import LiveAnalysis, LiveSettings
-from ptychrome.profiles.settings import TwinSessionSettings, default_workers, load_recipe, read_settings
+from ptychrome.profiles.runs import Runs
+from ptychrome.profiles.settings import TwinSessionSettings, default_workers
 from ptychrome.profiles.tiled_server import TiledServer, TiledServerError
 from ptychrome.schema import validate_start
 
 if TYPE_CHECKING:
+    from tiled.client.container import Container
+
     from ptychrome.devices.simulated import SimulatedBeamline
 
 FRAMES, DOCUMENTS, TILED = "frames", "documents", "tiled"
@@ -37,6 +39,8 @@ class Session:
     server : TiledServer
         Serves raw runs and results.
     live : LiveAnalysis
+    runs : Runs
+        How far the analysis of each run is.
     directory : Path
         Results; below it ``frames/``, ``documents/`` and ``tiled/``.
     """
@@ -44,6 +48,7 @@ class Session:
     RE: RunEngine
     server: TiledServer
     live: LiveAnalysis
+    runs: Runs
     directory: Path
 
     @property
@@ -51,8 +56,23 @@ class Session:
         """Folder of the detector's files."""
         return self.directory / FRAMES
 
+    def client(self, timeout_s: float = 30.0) -> Container:
+        """A Tiled client of raw runs and results."""
+        return self.server.client(timeout_s)
+
+    def progress(self) -> None:
+        """Print how far the analysis of each run is."""
+        print("\n".join(self.runs.lines()) or "no run yet")
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until every run measured so far is analysed; True if it was within the time."""
+        return self.runs.wait(lambda: self.live.alive, timeout_s)
+
     def finish(self, timeout_s: float | None = None) -> bool:
-        """Wait until everything measured is part of the results; True if it was within the time."""
+        """End the analysis once everything measured is part of the results; True if within the time.
+
+        What is measured afterwards is not analysed, nor written to Tiled.
+        """
         return self.live.close(timeout_s)
 
     def close(self) -> None:
@@ -103,6 +123,12 @@ def open_session(
         If the folder cannot be written, or the server cannot start (a port in use).
     """
     directory = directory.resolve()
+    runs = Runs(on_status)
+
+    def tell(text: str) -> None:
+        report(text)
+        runs.wake()  # it may have been the end of the analysis
+
     threadpool_limits(1)  # the processors are for the analysis; what runs here waits for hardware
     try:
         for folder in (FRAMES, DOCUMENTS):
@@ -125,14 +151,15 @@ def open_session(
         )
         RE = RunEngine(md_validator=validate_start)
         server.wait_ready()
-        live = LiveAnalysis(settings, directory / DOCUMENTS, report, on_status)
+        live = LiveAnalysis(settings, directory / DOCUMENTS, tell, runs.update)
+        RE.subscribe(runs.start, "start")
         RE.subscribe(live)
     except BaseException as error:
         server.stop()
         if isinstance(error, TiledServerError):
             raise UserError(str(error)) from None
         raise
-    return Session(RE, server, live, directory)
+    return Session(RE, server, live, runs, directory)
 
 
 def simulated(session: Session, settings: TwinSessionSettings) -> SimulatedBeamline:
@@ -151,60 +178,3 @@ def simulated(session: Session, settings: TwinSessionSettings) -> SimulatedBeaml
     except ValueError as error:
         raise UserError(str(error)) from None
     return simulated_beamline(twin, session.frames, clock=settings.clock)
-
-
-def twin_namespace(settings_file: Path) -> dict[str, Any]:
-    """Everything that ``profile_twin`` puts at a user's fingertips.
-
-    Returns
-    -------
-    dict
-        ``RE``, ``bec``, ``sd``, ``cat`` (the Tiled client), ``session``, the devices, the plans, the energy
-        grids and the trajectories.
-    """
-    from bluesky.callbacks.best_effort import BestEffortCallback
-    from bluesky.preprocessors import SupplementalData
-    from bluesky.utils import ProgressBarManager
-
-    from ptychrome import plans
-
-    settings = read_settings(settings_file, TwinSessionSettings)
-    session = open_session(
-        settings.directory,
-        load_recipe(settings.recipe),
-        workers=settings.workers,
-        port=settings.tiled_port,
-        report=lambda text: print(f"\n[ptychrome] {text}"),
-        on_status=_announce,
-    )
-    atexit.register(session.close)
-    atexit.register(session.finish)
-    beamline = simulated(session, settings)
-    bec = BestEffortCallback()
-    bec.disable_plots()
-    bec.disable_table()
-    session.RE.subscribe(bec)
-    sd = SupplementalData(baseline=[beamline.kb, beamline.dcm, beamline.ring_current])
-    session.RE.preprocessors.append(sd)
-    session.RE.waiting_hook = ProgressBarManager() if settings.clock else None
-    session.RE.md["sample_name"] = settings.sample
-    print(f"[ptychrome] results appear live at {session.server.web_address}")
-    devices = {name: getattr(beamline, name) for name in beamline.__dataclass_fields__}
-    return {
-        "RE": session.RE,
-        "bec": bec,
-        "sd": sd,
-        "cat": session.server.client(),
-        "session": session,
-        **devices,
-        **{name: getattr(plans, name) for name in plans.__all__},
-    }
-
-
-def _announce(status: Status) -> None:
-    """One line when a run is finished."""
-    if status.finished:
-        print(
-            f"\n[ptychrome] {status.sample_name}: {status.energies_done} of {status.energies_planned} "
-            f"energies, {status.frames_reconstructed} frames, {status.frames_lost} lost"
-        )

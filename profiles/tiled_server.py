@@ -53,15 +53,13 @@ class TiledServer:
         For clients, without the key.
     api_key : str
         Lets everything be read and written.
-    web_address : str
-        For a person's browser, with the key.
     """
 
     def __init__(self, directory: Path, process: subprocess.Popen, port: int, api_key: str) -> None:
         self.directory = directory
         self.uri = f"http://{HOST}:{port}/api/v1/"
         self.api_key = api_key
-        self.web_address = f"http://{HOST}:{port}/?api_key={api_key}"
+        self._pages = f"http://{HOST}:{port}/ui/browse/"
         self._process = process
 
     @classmethod
@@ -152,6 +150,10 @@ class TiledServer:
     def client(self, timeout_s: float = 5.0) -> Container:
         """A client of the root; see `ptychrome.callbacks.tiled_client.connect`."""
         return connect(self.uri, self.api_key, timeout_s=timeout_s)
+
+    def web_address(self, *keys: str) -> str:
+        """For a person's browser, with the key: the page of the root, or of what lies under the keys."""
+        return f"{self._pages}{'/'.join(keys)}?api_key={self.api_key}"
 
     @property
     def pid(self) -> int:

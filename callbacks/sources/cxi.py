@@ -14,6 +14,7 @@ from typing import Any
 import event_model
 import numpy as np
 
+from ptychrome.analysis.xanes_model import edge_among
 from ptychrome.callbacks.files import OBJECT_PROBE_SUFFIX
 from ptychrome.callbacks.sources.cxi_file import (
     BASIS,
@@ -42,6 +43,7 @@ __all__ = ["CxiError", "CxiFile", "CxiSet", "documents", "read_cxi_set"]
 
 SUFFIXES = (".cxi", ".h5")
 
+DEFAULT_EDGE = ("V", "K")  # of a set that steps over no edge; it gets no maps
 SMALLEST_STEP_EV = 0.01  # far below any monochromator's band width: closer energies are the same one
 
 Document = tuple[str, Mapping[str, Any]]
@@ -126,7 +128,10 @@ def documents(cxi_set: CxiSet, *, probe: ProbeModel, sample_name: str = "") -> I
     files = cxi_set.files
     i0 = None if files[0].i0 is None else "i0"
     keys = SignalKeys(image="cxi_image", energy="energy", x="stage_x", y="stage_y", i0=i0)
+    element, edge = edge_among(cxi_set.energies_eV) or DEFAULT_EDGE
     metadata = ScanMetadata(
+        element=element,
+        edge=edge,
         energies_eV=cxi_set.energies_eV,
         positions_per_energy=tuple(len(file.translation_m) for file in files),
         extent_m=cxi_set.extent_m,

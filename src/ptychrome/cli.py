@@ -53,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="ptychrome", description="Live X-ray spectroscopic ptychography for Bluesky."
+        prog="ptychrome",
+        description="Live X-ray spectroscopic ptychography for Bluesky: chemical maps while the "
+        "energies arrive.",
+        epilog="`ptychrome COMMAND --help` tells more.",
     )
     parser.add_argument("--version", action="version", version=f"ptychrome {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -66,13 +69,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument(
         "--size", choices=("quick", "paper"), default="quick",
-        help="quick: P1 and D1, 128² frames, minutes; paper: eight samples, 256² frames, hours",
+        help="quick (default): P1 and D1, 128² frames, minutes; paper: eight samples, 256² frames, hours",
     )  # fmt: skip
     demo.add_argument(
-        "--particles", type=_names, metavar="P1,D1", help="samples to scan, instead of those of --size"
+        "--particles",
+        type=_names,
+        metavar="P1,D1",
+        help="samples instead of those of --size: P1-P3, D1-D3, LiVO2, LiVO3",
     )
-    demo.add_argument("--seed", type=int, default=0, help="of all that is random (default 0)")
-    demo.add_argument("--recipe", default="live", metavar="NAME", help="live (default) or paper")
+    demo.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default 0)")
+    demo.add_argument(
+        "--recipe", default="live", metavar="NAME", help="live (default), paper, or a .toml file"
+    )
     demo.add_argument(
         "--out", type=Path, default=Path("ptychrome-results"), metavar="DIR",
         help="where frames and results go (default ./ptychrome-results)",
@@ -81,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         "--no-serve", dest="serve", action="store_false", help="exit when done instead of serving on"
     )
     demo.add_argument("--json", type=Path, metavar="FILE", help="write the table of errors as JSON too")
-    demo.add_argument("--port", type=int, default=0, help="of the Tiled server (default: any free one)")
+    demo.add_argument(
+        "--port", type=int, default=0, metavar="N", help="of the Tiled server (default: any free one)"
+    )
 
     process = commands.add_parser(
         "process",
@@ -89,9 +99,20 @@ def _parser() -> argparse.ArgumentParser:
         description="Turn a CXI set (one file per energy, or folders of them) or a stored documents file "
         "(.jsonl) into results, through the same pipeline as a live scan.",
     )
-    process.add_argument("files", nargs="+", type=Path, metavar="FILE_OR_DIR")
-    process.add_argument("--out", type=Path, required=True, metavar="result.nxs")
-    process.add_argument("--recipe", default="live", metavar="NAME", help="live (default) or paper")
+    process.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE_OR_DIR",
+        help="CXI files, folders of them, or one .jsonl file",
+    )
+    process.add_argument(
+        "--out", type=Path, required=True, metavar="result.nxs",
+        help="NeXus file of the results; a figure of the same name is drawn beside it",
+    )  # fmt: skip
+    process.add_argument(
+        "--recipe", default="live", metavar="NAME", help="live (default), paper, or a .toml file"
+    )
     process.add_argument(
         "--probe-fwhm-m", type=float, default=300e-9, metavar="M",
         help="focus width at the lowest energy, where the files hold no start probe (default 300e-9)",

@@ -42,7 +42,7 @@ def test_importing_it_stays_light():
 
 
 def test_the_address_for_people_opens_with_its_key(server):
-    with urllib.request.urlopen(server.web_address) as page:
+    with urllib.request.urlopen(server.web_address()) as page:
         assert b"Tiled" in page.read()
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{server.uri}metadata/")

@@ -1,0 +1,92 @@
+"""A session for people at an IPython prompt: what it says, and how it ends."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bluesky import RunEngine
+
+from ptychrome.callbacks.progress import Status
+from ptychrome.profiles.runs import describe
+from ptychrome.profiles.session import DOCUMENTS, Session, open_session
+from ptychrome.profiles.settings import TwinSessionSettings, load_recipe
+from ptychrome.schema import RESULT_ROOT, START_KEY
+
+if TYPE_CHECKING:
+    from bluesky.callbacks.best_effort import BestEffortCallback
+
+
+def start_session(settings: TwinSessionSettings) -> Session:
+    """Open a session that says little and ends in order when Python does.
+
+    It prints the address of the results, a line when a run starts, one when its analysis is finished, and
+    one for whatever fails.
+
+    Raises
+    ------
+    ptychrome.profiles.errors.UserError
+        If the recipe is unknown, the folder cannot be used, or the port is taken.
+    """
+    session = open_session(
+        settings.directory,
+        load_recipe(settings.recipe),
+        workers=settings.workers,
+        port=settings.tiled_port,
+        report=_say,
+        on_status=_announce,
+    )
+    atexit.register(leave, session)
+    session.RE.subscribe(lambda name, start: _say(_heading(session, start)), "start")
+    _say(f"raw runs and results appear live at {session.server.web_address()}")
+    return session
+
+
+def best_effort_callback(RE: RunEngine) -> BestEffortCallback:
+    """Bluesky's terminal output, subscribed but silent: a scan has thousands of points.
+
+    ``bec.enable_table()``, ``bec.enable_plots()`` and ``bec.enable_baseline()`` bring it back.
+    """
+    from bluesky.callbacks.best_effort import BestEffortCallback
+
+    bec = BestEffortCallback()
+    bec.disable_plots()
+    bec.disable_table()
+    bec.disable_baseline()
+    RE.subscribe(bec)
+    return bec
+
+
+def leave(session: Session) -> None:
+    """Wait for the analysis, then stop the server; Ctrl-C leaves at once."""
+    try:
+        if waiting := session.runs.unfinished:
+            _say(f"waiting for the analysis of {len(waiting)} run(s); Ctrl-C leaves at once")
+        session.finish()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever presses it again need not see where
+        session.finish(0)
+        for uid in session.runs.unfinished:
+            file = session.directory / DOCUMENTS / f"{uid}.jsonl"
+            _say(f"not analysed to the end: ptychrome process {file} --out result.nxs does it anew")
+    finally:
+        session.close()
+
+
+def _heading(session: Session, start: Mapping[str, Any]) -> str:
+    title = f"scan {start['scan_id']}, {start.get('sample_name', '')} ({start['uid'][:8]})"
+    if START_KEY not in start:
+        return title
+    maps = session.server.web_address(RESULT_ROOT, start["uid"], "maps", "edge_energy")
+    return f"{title}: {' energies × '.join(map(str, start['shape']))} positions; map of the edge: {maps}"
+
+
+def _announce(status: Status) -> None:
+    if status.finished:
+        _say(describe(status))
+
+
+def _say(text: str) -> None:
+    print(f"[ptychrome] {text}")

@@ -1,0 +1,17 @@
+"""The devices, and which of them are recorded once before and once after a run (baseline)."""
+# from the files before this one: settings: 00-settings.py; session, RE: 10-session.py
+# ruff: noqa: F821
+# mypy: disable-error-code=name-defined
+
+from bluesky.preprocessors import SupplementalData
+
+from ptychrome.profiles.session import simulated
+
+beamline = simulated(session, settings)
+dcm, stage, kb = beamline.dcm, beamline.stage, beamline.kb
+eiger, shutter = beamline.eiger, beamline.shutter
+i0, ring_current = beamline.i0, beamline.ring_current
+
+sd = SupplementalData(baseline=[dcm, stage, kb, ring_current])
+RE.preprocessors.append(sd)
+RE.md["sample_name"] = settings.sample

@@ -1,0 +1,135 @@
+"""A small real scan that tests can interrupt between energies, and what to check afterwards."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  registers the frames' compression
+import numpy as np
+import pytest
+from bluesky import RunEngine
+from bluesky import plan_stubs as bps
+from bluesky import preprocessors as bpp
+
+from ptychrome.analysis.recipe import Recipe
+from ptychrome.callbacks.raw import replay
+from ptychrome.devices.simulated import simulated_beamline
+from ptychrome.devices.twin import TwinBeamline
+from ptychrome.plans import spectro_ptycho, square
+
+ENERGIES = [5420.0, 5450.0, 5465.0, 5468.0, 5474.0, 5478.5, 5483.0, 5531.0]
+SIDE, STEP_M = 7, 100e-9
+RECIPE = {
+    "name": "fast",
+    "n_clusters": 2,
+    "reconstruct": [{"engine": "epie", "sweeps": 6}],
+    "warm": [{"engine": "ml", "sweeps": 3, "pixel_modes": 1}],
+}
+PATIENCE_S = 60.0  # for what must happen; only a test that fails waits so long
+
+
+@dataclass
+class Scan:
+    """What one scan left behind: its documents as the RunEngine emitted them."""
+
+    documents: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def uid(self) -> str:
+        return self.documents[0][1]["uid"]
+
+    @property
+    def stop(self) -> dict[str, Any]:
+        return self.documents[-1][1]
+
+    def totals(self) -> list[float]:
+        """Counts of every frame, from the events."""
+        events = (doc["data"] for name, doc in self.documents if name == "event")
+        return [data["eiger_total"] for data in events if "eiger_total" in data]
+
+    def check_complete(self, documents_folder: Path) -> Path:
+        """The scan went to its end; its documents file has every document, the HDF5 file every frame."""
+        assert self.stop["exit_status"] == "success"
+        path = documents_folder / f"{self.uid}.jsonl"
+        stored = list(replay(path))
+        assert [(name, doc.get("uid")) for name, doc in stored] == [
+            (name, doc.get("uid")) for name, doc in self.documents
+        ]
+        totals = self.totals()
+        assert len(totals) == len(ENERGIES) * SIDE**2
+        (resource,) = [doc for name, doc in stored if name == "stream_resource"]
+        with h5py.File(resource["uri"].removeprefix("file://localhost")) as file:
+            frames = file[resource["parameters"]["dataset"]][()]
+            masked = file["/entry/instrument/detector/detectorSpecific/pixel_mask"][()] != 0
+        saturated = frames == 2**32 - 1
+        np.testing.assert_array_equal(
+            frames.sum(axis=(1, 2), where=~(masked | saturated), dtype=np.uint64), totals
+        )
+        return path
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Look until it is so."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {PATIENCE_S:g} s in vain for {what}")
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], bool], str], None]:
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def fast_recipe() -> Recipe:
+    return Recipe.model_validate(RECIPE)
+
+
+@pytest.fixture(scope="session")
+def energies() -> list[float]:
+    return list(ENERGIES)
+
+
+@pytest.fixture
+def measure() -> Callable[..., Scan]:
+    """``measure(RE, frames_folder, before)`` scans 8 energies of 49 frames of 64² pixels.
+
+    ``before(k, beamline)`` is called when k energies are measured and the next one is due; what it returns,
+    if anything, is a plan to run there.
+    """
+
+    def run(RE: RunEngine, frames: Path, before: Callable[..., Any] = lambda k, beamline: None) -> Scan:
+        beamline = simulated_beamline(TwinBeamline("P1", frame_pixels=64), frames)
+        scan, measured = Scan(), iter(range(len(ENERGIES)))
+
+        def interject(msg: Any) -> tuple[Any, None]:
+            if msg.command != "set" or msg.obj is not beamline.dcm.energy:
+                return None, None
+            plan = before(next(measured), beamline) or bps.null()
+            return bpp.pchain(plan, bpp.single_gen(msg)), None
+
+        token = RE.subscribe(lambda name, doc: scan.documents.append((name, doc)))
+        try:
+            RE(
+                bpp.plan_mutator(
+                    spectro_ptycho(
+                        [beamline.eiger],
+                        beamline.dcm,
+                        beamline.stage,
+                        energies=ENERGIES,
+                        trajectory=square((SIDE - 1) * STEP_M, STEP_M),
+                        sample_name="P1",
+                    ),
+                    interject,
+                )
+            )
+        finally:
+            RE.unsubscribe(token)
+        return scan
+
+    return run
