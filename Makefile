@@ -23,13 +23,14 @@ lint: $(READY)
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "ptychrome needs Python 3.11 or newer; $(PYTHON) is older: run make PYTHON=python3.x"; exit 1; }
-	if command -v uv >/dev/null; then \
+	@echo "setting up $(VENV): about two minutes"
+	@if command -v uv >/dev/null; then \
 		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
 		uv pip install --quiet --python $(VENV)/bin/python -e '.[dev]'; \
 	else \
 		$(PYTHON) -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet -e '.[dev]'; \
 	fi
-	touch $@
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

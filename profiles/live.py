@@ -126,7 +126,7 @@ def build_pipeline(
         FigureSink(lambda revision: result_file(settings, revision, ".png")),
     ]
     if settings.tiled_uri:
-        sinks.insert(0, TiledSink(results_container(_client(settings))))
+        sinks.insert(0, LateTiledSink(settings))
     executor = WorkerProcesses(settings.workers, report) if settings.workers else InlineExecutor()
     pipeline: Pipeline
     pipeline = Pipeline(
@@ -139,6 +139,23 @@ def build_pipeline(
         wake=lambda: call(lambda: pipeline.poll()),
     )
     return pipeline
+
+
+class LateTiledSink:
+    """A `TiledSink` that connects with its first revision: without Tiled the other sinks go on."""
+
+    def __init__(self, settings: LiveSettings) -> None:
+        self._settings = settings
+        self._sink: TiledSink | None = None
+
+    def write(self, revision: Revision) -> None:
+        """Write one revision; errors are those of `TiledSink`."""
+        self._sink = self._sink or TiledSink(results_container(_client(self._settings)))
+        self._sink.write(revision)
+
+    def close(self) -> None:
+        """Forget the connection."""
+        self._sink = None
 
 
 def result_file(settings: LiveSettings, revision: Revision, suffix: str) -> Path:

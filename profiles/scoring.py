@@ -100,7 +100,7 @@ def _shift_to(result: Mapping[str, NDArray], truth: Truth) -> NDArray[np.float64
     for _ in range(3):
         rows = _index(truth.y_m, result["y"] + shift[0])
         columns = _index(truth.x_m, result["x"] + shift[1])
-        target = np.nan_to_num(_at(truth.n_v, rows, columns, order=1))
+        target = np.nan_to_num(_at(np.nan_to_num(truth.n_v), rows, columns, order=1))
         moved, _, _ = phase_cross_correlation(
             target, np.nan_to_num(image), upsample_factor=100, normalization=None
         )

@@ -64,7 +64,7 @@ def read_settings(path: Path, model: type[Model]) -> Model:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no settings file {path}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
     return _validated(model, content, str(path))
 
@@ -106,7 +106,7 @@ def load_recipe(name: str, **changes: Any) -> Recipe:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"recipe {name}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{source} is not valid TOML: {error}") from None
     content |= {key: value for key, value in changes.items() if value is not None}
     return _validated(Recipe, content, source)

@@ -51,7 +51,7 @@ def measure(session: Session, arguments: argparse.Namespace) -> dict[str, list[f
     engines = {"without": RunEngine(md_validator=validate_start), "with": session.RE}
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for repeat in range(arguments.repeats + 1):
-        for name in sorted(engines, reverse=bool(repeat % 2)):
+        for name in sorted(engines, reverse=not repeat % 2):
             duration = scan_s(engines[name], beamline, arguments)
             behind = len(session.runs.unfinished)
             session.wait()
@@ -74,12 +74,13 @@ def main() -> None:
     parser.add_argument("--exposure-s", type=float, default=0.05)
     parser.add_argument("--repeats", type=int, default=4)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ptychrome-bench-") as folder:
-        with open_session(Path(folder), load_recipe("live")) as session:
-            seconds = measure(session, arguments)
-            for line in session.runs.lines():
-                print(line)
-            session.finish()
+    with (
+        tempfile.TemporaryDirectory(prefix="ptychrome-bench-") as folder,
+        open_session(Path(folder), load_recipe("live")) as session,
+    ):
+        seconds = measure(session, arguments)
+        session.progress()
+        session.finish()
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     frames = arguments.energies * arguments.side**2
     print(f"{frames} frames of {arguments.frame_pixels}², {arguments.exposure_s * 1e3:g} ms exposures")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import resource
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,3 +163,41 @@ def full_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture(scope="session")
+def twin_run(tmp_path_factory) -> list[tuple[str, dict[str, Any]]]:
+    """Documents of a real scan on the simulated beamline: 6 energies of 16 frames of 48² pixels."""
+    from bluesky import RunEngine
+
+    from ptychrome.devices.simulated import simulated_beamline
+    from ptychrome.devices.twin import TwinBeamline
+    from ptychrome.plans import spectro_ptycho, square
+
+    twin = TwinBeamline("P1", frame_pixels=48)
+    beamline = simulated_beamline(twin, tmp_path_factory.mktemp("twin_run"))
+    documents: list[tuple[str, dict[str, Any]]] = []
+    RE = RunEngine()
+    RE.subscribe(lambda name, doc: documents.append((name, doc)))
+    energies = [5420.0, 5450.0, 5465.0, 5474.0, 5479.0, 5501.0]
+    RE(
+        spectro_ptycho(
+            [beamline.eiger],
+            beamline.dcm,
+            beamline.stage,
+            energies=energies,
+            trajectory=square(600e-9, 200e-9),
+            sample_name="P1",
+        )
+    )
+    return documents
+
+
+@pytest.fixture
+def another_run(twin_run) -> list[tuple[str, dict[str, Any]]]:
+    """The same scan a second time, under other uids."""
+    text = json.dumps(twin_run)
+    for name, doc in twin_run:
+        if "uid" in doc and name != "event":
+            text = text.replace(doc["uid"], str(uuid.uuid4()))
+    return [(name, doc) for name, doc in json.loads(text)]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def read(server, uid):
 
 @pytest.fixture
 def sink(server):
-    return TiledSink(results_container(server.client()))
+    return TiledSink(results_container(server.client()), rest_s=0)
 
 
 def revision(uid, done=1, clusters=0, changed=None, all_arrays=False, **overrides):
@@ -145,13 +146,13 @@ def test_a_table_with_new_columns(sink, uid, read):
 def test_a_new_sink_goes_on_where_another_stopped(server, sink, uid, read):
     sink.write(revision(uid, done=1))
     sink.write(revision(uid, done=2, final=True))
-    TiledSink(results_container(server.client())).write(revision(uid, done=3, changed=()))
+    TiledSink(results_container(server.client()), rest_s=0).write(revision(uid, done=3, changed=()))
     np.testing.assert_array_equal(read("phase"), revision(uid, done=3).arrays["phase"])
     assert server.client()["ptychrome", uid].metadata["revision"] == 3
 
 
 def test_after_a_failure_nothing_is_missing(server, uid, read):
-    sink = TiledSink(results_container(server.client(timeout_s=2)))
+    sink = TiledSink(results_container(server.client(timeout_s=2)), rest_s=0)
     sink.write(revision(uid, done=1))
     os.kill(server.pid, signal.SIGSTOP)  # a server that hangs
     try:
@@ -170,3 +171,16 @@ def test_pooled(server, sink):
     pool = server.client()["ptychrome", "pooled", "all"]
     assert (pool["a", "clusters", "label"].read() == 0).all()
     assert (pool["b", "clusters", "label"].read() == 7).all()
+
+
+def test_maps_go_first_and_the_rest_waits_for_its_turn(server, uid, read):
+    sink = TiledSink(results_container(server.client()), rest_s=3600)
+    first, later = (
+        revision(uid, done=done, changed=(done - 1,), clusters=2, all_arrays=True) for done in (3, 4)
+    )
+    sink.write(first)
+    sink.write(later)
+    np.testing.assert_array_equal(read("maps/edge_energy"), later.arrays["maps/edge_energy"])
+    np.testing.assert_array_equal(read("object"), first.arrays["object"])
+    sink.write(replace(later, changed=(), final=True))
+    np.testing.assert_array_equal(read("object"), later.arrays["object"])

@@ -1,7 +1,7 @@
 """A small real scan that tests can interrupt between energies, and what to check afterwards."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from ptychrome.devices.twin import TwinBeamline
 from ptychrome.plans import spectro_ptycho, square
 
 ENERGIES = [5420.0, 5450.0, 5465.0, 5468.0, 5474.0, 5478.5, 5483.0, 5531.0]
-SIDE, STEP_M = 7, 100e-9
+SIDE, STEP_M = 7, 200e-9
 RECIPE = {
     "name": "fast",
     "n_clusters": 2,
-    "reconstruct": [{"engine": "epie", "sweeps": 6}],
-    "warm": [{"engine": "ml", "sweeps": 3, "pixel_modes": 1}],
+    "reconstruct": [{"engine": "epie", "sweeps": 10}, {"engine": "ml", "sweeps": 3}],
+    "warm": [{"engine": "ml", "sweeps": 3}],
+    # so few sweeps leave much noise; the maps are to be there, not to be good
+    "chemistry": {"mask": {"min_snr": 1.0, "max_sigma_eV": 20.0, "floor_snr": 1.0}},
 }
 PATIENCE_S = 60.0  # for what must happen; only a test that fails waits so long
 
@@ -35,6 +37,7 @@ PATIENCE_S = 60.0  # for what must happen; only a test that fails waits so long
 class Scan:
     """What one scan left behind: its documents as the RunEngine emitted them."""
 
+    energies: list[float]
     documents: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     @property
@@ -59,7 +62,7 @@ class Scan:
             (name, doc.get("uid")) for name, doc in self.documents
         ]
         totals = self.totals()
-        assert len(totals) == len(ENERGIES) * SIDE**2
+        assert len(totals) == len(self.energies) * SIDE**2
         (resource,) = [doc for name, doc in stored if name == "stream_resource"]
         with h5py.File(resource["uri"].removeprefix("file://localhost")) as file:
             frames = file[resource["parameters"]["dataset"]][()]
@@ -97,15 +100,20 @@ def energies() -> list[float]:
 
 @pytest.fixture
 def measure() -> Callable[..., Scan]:
-    """``measure(RE, frames_folder, before)`` scans 8 energies of 49 frames of 64² pixels.
+    """``measure(RE, frames_folder, before, energies)`` scans some energies of 49 frames of 64² pixels each.
 
     ``before(k, beamline)`` is called when k energies are measured and the next one is due; what it returns,
     if anything, is a plan to run there.
     """
 
-    def run(RE: RunEngine, frames: Path, before: Callable[..., Any] = lambda k, beamline: None) -> Scan:
+    def run(
+        RE: RunEngine,
+        frames: Path,
+        before: Callable[..., Any] = lambda k, beamline: None,
+        energies: Sequence[float] = ENERGIES,
+    ) -> Scan:
         beamline = simulated_beamline(TwinBeamline("P1", frame_pixels=64), frames)
-        scan, measured = Scan(), iter(range(len(ENERGIES)))
+        scan, measured = Scan(list(energies)), iter(range(len(energies)))
 
         def interject(msg: Any) -> tuple[Any, None]:
             if msg.command != "set" or msg.obj is not beamline.dcm.energy:
@@ -121,7 +129,7 @@ def measure() -> Callable[..., Scan]:
                         [beamline.eiger],
                         beamline.dcm,
                         beamline.stage,
-                        energies=ENERGIES,
+                        energies=scan.energies,
                         trajectory=square((SIDE - 1) * STEP_M, STEP_M),
                         sample_name="P1",
                     ),

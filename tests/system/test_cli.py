@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from scipy.constants import electron_volt
 
+from ptychrome.cli import main
+
 DETECTOR = "/entry_1/instrument_1/detector_1"
 FIELDS = {
     "/entry_1/instrument_1/source_1/energy": 5480 * electron_volt,
@@ -113,26 +115,38 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_one_clear_line_and_nothing_written(mistake, folder):
+def test_one_clear_line_and_nothing_written(mistake, folder, monkeypatch, capfd):
     arguments, words = MISTAKES[mistake]
+    monkeypatch.chdir(folder)
     before = sorted(folder.rglob("*"))
-    done = run(arguments, folder)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("ptychrome: ")]
-    assert "Traceback" not in done.stderr
-    assert mistake == "no photons" or done.stderr.count("\n") == 1, done.stderr
+    assert main(arguments) == 2
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    (line,) = [line for line in shown.err.splitlines() if line.startswith("ptychrome: ")]
+    assert "Traceback" not in shown.err
+    assert mistake == "no photons" or shown.err.count("\n") == 1, shown.err
     for word in words:
         assert word in line
     assert sorted(folder.rglob("*")) == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission(folder):
-    (folder / "folder").chmod(0o500)
-    done = run(["process", "good.cxi", "--out", "folder/out.nxs"], folder)
+@pytest.mark.parametrize("mistake", ["unknown recipe", "NaN in frames"])
+def test_a_process_of_its_own_exits_with_2(mistake, folder):
+    arguments, words = MISTAKES[mistake]
+    done = run(arguments, folder)
     assert done.returncode == 2
-    assert "not a writable folder" in done.stderr
+    assert done.stderr.startswith("ptychrome: ")
+    assert done.stderr.count("\n") == 1
+    assert all(word in done.stderr for word in words)
+    assert done.stdout == ""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(folder, monkeypatch, capfd):
+    monkeypatch.chdir(folder)
+    (folder / "folder").chmod(0o500)
+    assert main(["process", "good.cxi", "--out", "folder/out.nxs"]) == 2
+    assert "not a writable folder" in capfd.readouterr().err
 
 
 def test_a_port_in_use(folder):

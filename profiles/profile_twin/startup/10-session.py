@@ -1,5 +1,5 @@
 """RunEngine, Tiled server and live analysis; ``progress()`` tells how far the analysis is."""
-# from the files before this one: settings: 00-settings.py
+# names from before: settings (00-settings.py)
 # ruff: noqa: F821
 # mypy: disable-error-code=name-defined
 

@@ -1,5 +1,5 @@
 """The devices, and which of them are recorded once before and once after a run (baseline)."""
-# from the files before this one: settings: 00-settings.py; session, RE: 10-session.py
+# names from before: settings (00-settings.py), session and RE (10-session.py)
 # ruff: noqa: F821
 # mypy: disable-error-code=name-defined
 
