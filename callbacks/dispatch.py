@@ -6,6 +6,7 @@ nor slow a scan.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import queue
@@ -109,6 +110,7 @@ class ProcessConsumer:
         self._report = report
         self._on_status = on_status
         self._closing = False
+        self._ended = threading.Event()
         receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(
             target=_serve, args=(build, settings, self._documents, sender), name="ptychrome-analysis"
@@ -127,17 +129,17 @@ class ProcessConsumer:
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
-        return self._process.is_alive()
+        return not self._ended.is_set()
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Enqueue one document; never blocks, never raises."""
-        if self._process.is_alive():
+        if self.alive:
             self._documents.put((name, doc))
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Let the consumers finish what they have; True if they did within the time."""
         self._closing = True
-        if self._process.is_alive():
+        if self.alive:
             self._documents.put(None)
         self._process.join(timeout_s)
         finished = self._process.exitcode == 0
@@ -148,20 +150,25 @@ class ProcessConsumer:
         return finished
 
     def _listen(self, receiver: Any) -> None:
+        """Pass on what the other process says, until its end closes the pipe.
+
+        Only `close` waits for the process itself: two threads that do miss each other's exit code.
+        """
+        tell = {"status": self._on_status, "report": self._report}
         while True:
             try:
                 kind, content = receiver.recv()
             except (EOFError, OSError):
                 break
-            if kind == "status":
-                self._on_status(content)
-            else:
-                self._report(content)
-        self._process.join(5)
+            try:
+                tell[kind](content)
+            except Exception:  # a display that fails must not make the other process wait for a full pipe
+                logging.getLogger(__name__).exception("a %s of the live analysis was not shown", kind)
+        self._ended.set()
         if not self._closing:
             self._report(
-                f"the live analysis ended unexpectedly (exit code {self._process.exitcode}); "
-                "the scan goes on. Process its documents file again afterwards"
+                "the live analysis ended unexpectedly; the scan goes on. "
+                "Process its documents file again afterwards"
             )
 
 

@@ -167,9 +167,8 @@ def test_its_death_is_told_once_and_documents_go_nowhere(process, death):
     for _ in range(10):
         consumer("event", {})
     assert not consumer.close(60)
-    code = {"exit": 3, "kill": -9}[death]
     (report,) = reports
-    assert report.startswith(f"the live analysis ended unexpectedly (exit code {code}); the scan goes on")
+    assert report.startswith("the live analysis ended unexpectedly; the scan goes on")
     assert not consumer.alive
 
 
@@ -184,5 +183,5 @@ def test_one_that_blocks_is_ended_when_the_time_is_over(process):
 def test_one_that_cannot_be_built_is_told(process, capfd):
     consumer, reports, _ = process("build_none")
     consumer._listener.join(60)
-    assert "ended unexpectedly (exit code 1)" in reports[0]
+    assert "ended unexpectedly" in reports[0]
     assert "cannot be built" in capfd.readouterr().err
