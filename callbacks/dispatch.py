@@ -154,7 +154,7 @@ class ProcessConsumer:
 
         Only `close` waits for the process itself: two threads that do miss each other's exit code.
         """
-        tell = {"status": self._on_status, "report": self._report}
+        tell: dict[str, Callable[[Any], None]] = {"status": self._on_status, "report": self._report}
         while True:
             try:
                 kind, content = receiver.recv()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,7 @@ def process(
     probe = _probe(probe_fwhm_m, defocus_m)
     _check_writable(out)
     energies, source = _source(files, probe)
-    workers = min(default_workers(), energies)
-    executor = WorkerProcesses(workers) if workers > 1 else InlineExecutor()
-    problems, status = run_offline(source, out, options, executor, workers)
+    problems, status = run_offline(source, out, options, min(default_workers(), energies))
     if status is None or not status.energies_done:
         raise UserError(problems[0] if problems else f"{files[0]}: no complete energy found")
     console = Console(stderr=True)
@@ -79,7 +76,7 @@ def process(
 
 
 def run_offline(
-    source: Iterable[Document], out: Path, recipe: Recipe, executor: Executor, workers: int
+    source: Iterable[Document], out: Path, recipe: Recipe, workers: int
 ) -> tuple[list[str], Status | None]:
     """Feed documents to the pipeline and wait; what failed, and the last status."""
     problems: list[str] = []
@@ -96,7 +93,7 @@ def run_offline(
 
         pipeline = Pipeline(
             recipe,
-            executor,
+            WorkerProcesses(workers, report) if workers > 1 else InlineExecutor(),
             [NexusSink(lambda revision: out), FigureSink(lambda revision: out.with_suffix(".png"))],
             in_flight=workers,
             report=report,
