@@ -149,7 +149,7 @@ class SimulatedBeamline:
     @property
     def baseline(self) -> list[Device | Quantity]:
         """What is worth a reading before and after every run."""
-        return [self.kb, self.dcm, self.ring_current]
+        return [self.dcm, self.stage, self.kb, self.ring_current]
 
 
 def simulated_beamline(twin: Twin, directory: Path | str, *, clock: float = 0.0) -> SimulatedBeamline:

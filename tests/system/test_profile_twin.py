@@ -13,7 +13,7 @@ from ptychrome.callbacks.sinks.nexus import load_result
 
 PROFILE = Path(__file__).parents[2] / "profiles" / "profile_twin"
 ENERGIES, POSITIONS = 5, 25
-NAMES = ["RE", "bec", "sd", "cat", "session", "progress"]
+NAMES = ["RE", "bec", "sd", "cat", "db", "session", "progress"]
 NAMES += ["dcm", "stage", "kb", "eiger", "shutter", "i0", "ring_current", "bp", "bps"]
 SETTINGS = """
 sample = "D1"
@@ -44,6 +44,7 @@ print("FOUND", json.dumps(dict(
     uid=uid,
     waited=waited,
     streams=sorted(raw),
+    rows=len(db[-1].table()),
     frames=raw["primary", "eiger_image"].read().shape,
     baseline=sorted(raw["baseline"].read()),
     sample_name=raw.metadata["start"]["sample_name"],
@@ -106,6 +107,7 @@ def test_a_scan_is_in_tiled_raw_and_mapped(found):
     assert found["streams"] == ["baseline", "primary"]
     assert {"kb_vertical_pitch", "dcm_bragg", "ring_current"} <= set(found["baseline"])
     assert found["frames"] == [ENERGIES * POSITIONS, 64, 64]
+    assert found["rows"] == ENERGIES * POSITIONS
     assert found["final"]
     assert found["measured"] == found["absorbance"][0] == ENERGIES
     assert found["edge_energy"] == found["absorbance"][1:]

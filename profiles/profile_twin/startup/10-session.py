@@ -3,10 +3,13 @@
 # ruff: noqa: F821
 # mypy: disable-error-code=name-defined
 
+from databroker import Broker
+
 from ptychrome.profiles.interactive import best_effort_callback, start_session
 
 session = start_session(settings)
 RE = session.RE
 cat = session.client()
+db = Broker(cat["raw"])  # the same runs as databroker shows them: db[-1].table()
 bec = best_effort_callback(RE)
 progress = session.progress

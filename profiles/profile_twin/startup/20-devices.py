@@ -12,6 +12,6 @@ dcm, stage, kb = beamline.dcm, beamline.stage, beamline.kb
 eiger, shutter = beamline.eiger, beamline.shutter
 i0, ring_current = beamline.i0, beamline.ring_current
 
-sd = SupplementalData(baseline=[dcm, stage, kb, ring_current])
+sd = SupplementalData(baseline=beamline.baseline)
 RE.preprocessors.append(sd)
 RE.md["sample_name"] = settings.sample
