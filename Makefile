@@ -16,7 +16,7 @@ test: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	rm -rf $(VENV)/lint && $(VENV)/bin/python -m pip install --quiet --no-deps --target $(VENV)/lint .
+	rm -rf build $(VENV)/lint && $(VENV)/bin/python -m pip install --quiet --no-deps --target $(VENV)/lint .
 	PYTHONPATH=$(VENV)/lint $(VENV)/bin/lint-imports
 	MYPYPATH=$(VENV)/lint $(VENV)/bin/mypy
 

@@ -17,7 +17,7 @@ from ptychrome.profiles.errors import UserError
 from ptychrome.profiles.live import LiveAnalysis, LiveSettings
 from ptychrome.profiles.runs import Runs
 from ptychrome.profiles.settings import TwinSessionSettings, default_workers
-from ptychrome.profiles.tiled_server import TiledServer, TiledServerError
+from ptychrome.profiles.tiled_server import TiledServer, TiledServerError, raw_container, results_container
 from ptychrome.schema import validate_start
 
 if TYPE_CHECKING:
@@ -151,6 +151,9 @@ def open_session(
         )
         RE = RunEngine(md_validator=validate_start)
         server.wait_ready()
+        client = server.client()
+        for make in (raw_container, results_container):  # before two processes try at once
+            make(client)
         live = LiveAnalysis(settings, directory / DOCUMENTS, tell, runs.update)
         RE.subscribe(runs.start, "start")
         RE.subscribe(live)

@@ -6,10 +6,11 @@
 from databroker import Broker
 
 from ptychrome.profiles.interactive import best_effort_callback, start_session
+from ptychrome.profiles.tiled_server import raw_container
 
 session = start_session(settings)
 RE = session.RE
 cat = session.client()
-db = Broker(cat["raw"])  # the same runs as databroker shows them: db[-1].table()
+db = Broker(raw_container(cat))  # the same runs as databroker shows them: db[-1].table()
 bec = best_effort_callback(RE)
 progress = session.progress
