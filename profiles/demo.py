@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import signal
 from collections.abc import Iterable, Mapping, Sequence
@@ -129,7 +130,7 @@ def demo(
             display.stop()
             scores = _compare(session, twins, n_states, report)
             _show(console, latest, scores)
-            console.print(f"maps and clusters: {session.directory}/*.png, results: {session.directory}/*.nxs")
+            display.message(f"figures, results, frames and documents: {session.directory}")
             if json_file is not None:
                 content = json.dumps(_summary(latest, scores), indent=2, allow_nan=False)
                 json_file.write_text(content + "\n", encoding="utf-8")
@@ -155,6 +156,7 @@ def _measure(session: Session, plan: Size, twins: Mapping[str, TwinBeamline]) ->
         try:
             session.RE(SupplementalData(baseline=beamline.baseline)(scan))
         except RunEngineInterrupted:
+            logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # it would print where the plan was
             session.RE.abort("interrupted by the user")
             raise KeyboardInterrupt from None
 
@@ -218,9 +220,9 @@ def _show(console: Console, latest: Mapping[str, Status], scores: Mapping[str, S
     table.add_column("particle")
     table.add_column("")
     columns = {
-        "b2 [eV]": ("edge_energy_eV", 1, ".3f"),
-        "PE/Δμt [eV]": ("pre_edge_ratio_eV", 1, ".3f"),
-        "N_V [%]": ("n_v_rel", 100, ".1f"),
+        "b2 (eV)": ("edge_energy_eV", 1, ".3f"),
+        "PE/Δμt (eV)": ("pre_edge_ratio_eV", 1, ".3f"),
+        "N_V (%)": ("n_v_rel", 100, ".1f"),
         "Re N_eff/N_V": ("n_eff_ratio", 1, ".2f"),
         "ARI": ("cluster_ari", 1, ".2f"),
     }
