@@ -20,6 +20,8 @@ from ptychrome.callbacks.sinks.tiled import TiledSink
 from ptychrome.callbacks.tiled_client import connect
 from ptychrome.profiles.tiled_server import raw_container, results_container
 
+TILED_PATIENCE_S = 20.0  # a busy server is not a dead one, and nobody waits here but the analysis
+
 
 @dataclass(frozen=True)
 class LiveSettings:
@@ -173,4 +175,4 @@ def safe_name(sample_name: str) -> str:
 
 def _client(settings: LiveSettings) -> Any:
     assert settings.tiled_uri is not None
-    return connect(settings.tiled_uri, settings.tiled_api_key)
+    return connect(settings.tiled_uri, settings.tiled_api_key, timeout_s=TILED_PATIENCE_S)
