@@ -82,7 +82,7 @@ class RawWriter:
         except Exception as error:  # anything that Tiled or its writer stumbles over
             self._report(
                 f"a raw run is no longer written to Tiled: {error or type(error).__name__}; "
-                f"upload its {SUFFIX} file when Tiled is back"
+                f"when Tiled is back, {__name__}.upload takes its {SUFFIX} file there"
             )
 
     def close(self) -> None:
