@@ -23,7 +23,7 @@ from ptychrome.analysis.xanes import XanesFit
 
 Float = NDArray[np.float64]
 # relative to the edge: where tabulated f″ is free of the edge's own rounding, for its extrapolation
-BELOW_EDGE, ABOVE_EDGE = (0.90, 0.98), (1.01, 1.10)
+BELOW_EDGE, ABOVE_EDGE = (0.90, 0.98), (1.01, 1.08)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class EdgeConstants:
             edge_eV = float(xraydb.xray_edge(element, edge).energy)
         except (ValueError, AttributeError):
             raise DataError(f"no absorption edge {element!r} {edge!r}; expected e.g. 'V', 'K'") from None
-        below, above = (_power_law_at_edge(element, edge_eV, span) for span in (BELOW_EDGE, ABOVE_EDGE))
+        below, above = (power_law_at_edge(element, edge_eV, span)[0] for span in (BELOW_EDGE, ABOVE_EDGE))
         return cls("chantler", element, above - below, float(energy_eV))
 
     def f1_of(self, element: str) -> float:
@@ -88,10 +88,11 @@ class EdgeConstants:
         return self.f1[element]
 
 
-def _power_law_at_edge(element: str, edge_eV: float, span: tuple[float, float]) -> float:
+def power_law_at_edge(element: str, edge_eV: float, span: tuple[float, float]) -> tuple[float, float]:
+    """f″ at an edge and its exponent of energy, from tabulated f″ over a span relative to the edge."""
     relative = np.geomspace(*span, 16)
-    slope_and_value = np.polyfit(np.log(relative), np.log(xraydb.f2_chantler(element, relative * edge_eV)), 1)
-    return float(np.exp(slope_and_value[1]))
+    exponent, value = np.polyfit(np.log(relative), np.log(xraydb.f2_chantler(element, relative * edge_eV)), 1)
+    return float(np.exp(value)), float(exponent)
 
 
 def composition(formula: str | Mapping[str, float]) -> dict[str, float]:
@@ -246,6 +247,8 @@ def chemical_maps(
     sigma_phase: ArrayLike,
     n_eff_energies: ArrayLike | None = None,
     mask: MaskOptions | None = None,
+    correction: tuple[float, float] = (1.0, 0.0),
+    f1: ArrayLike | None = None,
 ) -> dict[str, NDArray]:
     """All maps of the result vocabulary, each with its standard deviation, NaN where missing.
 
@@ -260,9 +263,14 @@ def chemical_maps(
     sigma, sigma_phase : float or (n_pixels,) float
         Noise of μt and of the phase of one energy.
     n_eff_energies : (n_energy,) bool, optional
-        Energies below the edge whose phases are averaged, each corrected to the lowest by the tabulated f′
-        (Chantler) of the edge's element times N_V; default: the lowest alone.
+        Energies below the edge whose phases are averaged, each corrected to the lowest by the f′ of the
+        edge's element times N_V; default: the lowest alone.
     mask : MaskOptions, optional
+    correction : (float, float), optional
+        Factor on the N_V of eq. (1) and its standard deviation, see `areal_density.jump_correction`.
+    f1 : (n_energy,) float, optional
+        That f′, up to a constant, electrons, see `areal_density.f1_of_sum`; default, and where it knows
+        nothing: the table's (Chantler).
 
     Returns
     -------
@@ -275,11 +283,11 @@ def chemical_maps(
         "edge_jump": (fit["b1"], fit.sigma("b1")),
         "pre_edge_area": fit.pre_edge_area(),
         "pre_edge_ratio": fit.pre_edge_ratio(),
-        "n_v": areal_density(fit, constants),
+        "n_v": areal_density(fit, constants, correction),
     }
     maps = {name: tuple(np.where(fitted, v, np.nan) for v in pair) for name, pair in maps.items()}  # type: ignore[misc]
     maps["n_eff"], maps["n_eff_ratio"] = _n_eff(
-        phase, energy_eV, maps["n_v"], constants, sigma_phase, n_eff_energies
+        phase, energy_eV, maps["n_v"], constants, sigma_phase, n_eff_energies, f1
     )
     out: dict[str, NDArray] = {"fitted": fitted.astype(np.uint8)}
     for name, (value, deviation) in maps.items():
@@ -288,10 +296,28 @@ def chemical_maps(
     return out
 
 
-def areal_density(fit: XanesFit, constants: EdgeConstants) -> tuple[Float, Float]:
-    """N_V = Δμt/(2 λ r_e Δf″) with λ of b2, and its standard deviation, (n_pixels,) each, m⁻²."""
+def areal_density(
+    fit: XanesFit, constants: EdgeConstants, correction: tuple[float, float] = (1.0, 0.0)
+) -> tuple[Float, Float]:
+    """N_V = Δμt/(2 λ r_e Δf″) with λ of b2, times a factor, and its standard deviation.
+
+    Parameters
+    ----------
+    fit : XanesFit
+    constants : EdgeConstants
+    correction : (float, float), optional
+        Factor and its standard deviation (common to all pixels, independent of their noise).
+
+    Returns
+    -------
+    (n_pixels,) float64, (n_pixels,) float64
+        m⁻².
+    """
+    factor, factor_sigma = correction
     per_jump = fit["b2"] / (2.0 * HC_EV_M * CLASSICAL_ELECTRON_RADIUS_M * constants.delta_f2)
-    return per_jump * fit["b1"], per_jump * fit.sigma("b1")
+    return factor * per_jump * fit["b1"], per_jump * np.hypot(
+        factor * fit.sigma("b1"), factor_sigma * fit["b1"]
+    )
 
 
 def _n_eff(
@@ -301,11 +327,12 @@ def _n_eff(
     constants: EdgeConstants,
     sigma_phase: ArrayLike,
     use: ArrayLike | None,
+    f1: ArrayLike | None,
 ) -> tuple[tuple[Float, Float], tuple[Float, Float]]:
     """Re[N_eff] at the lowest energy and its ratio to N_V, each with its standard deviation.
 
     With several energies −φ/(r_e λ) = Re[N_eff] + N_V [f′(E) − f′(lowest)]: the mean is
-    Re[N_eff] + d N_V with d the mean tabulated difference. Where N_V is unknown the lowest counts alone.
+    Re[N_eff] + d N_V with d the mean difference. Where N_V is unknown the lowest counts alone.
     """
     energy = np.asarray(energy_eV, dtype=float)
     lowest = int(np.nanargmin(energy))
@@ -317,8 +344,7 @@ def _n_eff(
     else:
         chosen &= np.isfinite(phases).any(axis=1)
         rows, wavelength = phases[chosen], HC_EV_M / energy[chosen]
-        table = np.atleast_1d(xraydb.f1_chantler(constants.element, energy[chosen]))
-        shift = float(np.mean(table - xraydb.f1_chantler(constants.element, energy[lowest])))
+        shift = _f1_shift(constants.element, energy, chosen, lowest, f1)
     mean = np.mean(-rows / (CLASSICAL_ELECTRON_RADIUS_M * wavelength[:, None]), axis=0)
     deviation = np.asarray(sigma_phase) / (CLASSICAL_ELECTRON_RADIUS_M * np.sqrt(np.sum(wavelength**2)))
     density, density_sigma = n_v
@@ -335,3 +361,16 @@ def _n_eff(
         ratio = mean / density - shift
         ratio_sigma = np.hypot(deviation / density, mean / density**2 * density_sigma)
     return n_eff, (ratio, ratio_sigma)
+
+
+def _f1_shift(
+    element: str, energy: Float, chosen: NDArray[np.bool_], lowest: int, f1: ArrayLike | None
+) -> float:
+    """Mean over the chosen energies of f′(E) − f′(lowest)."""
+    if f1 is not None:
+        known = np.asarray(f1, dtype=float)
+        shift = float(np.mean(known[chosen] - known[lowest]))
+        if np.isfinite(shift):
+            return shift
+    table = np.atleast_1d(xraydb.f1_chantler(element, energy[chosen]))
+    return float(np.mean(table - xraydb.f1_chantler(element, energy[lowest])))

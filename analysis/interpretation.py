@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychrome.analysis.areal_density import f1_of_sum, jump_correction
 from ptychrome.analysis.chemistry import (
     EdgeConstants,
+    areal_density,
     chemical_maps,
+    fitted_mask,
     noise_level,
     noise_per_pixel,
 )
@@ -98,23 +101,13 @@ def interpret(
     model = XanesModel.for_edge(element, edge)
     if not stack.energy_eV.min() < model.edge_energy_eV < stack.energy_eV.max():
         return None
-    energy = np.where(stack.done, stack.energy_eV, np.nan)
     absorbance = stack.absorbance[:, pixels].astype(float)
-    phase = stack.phase[:, pixels].astype(float)
     below = stack.energy_eV < model.edge_energy_eV - BELOW_EDGE_EV
     sigma = _noise(absorbance, stack, below, recipe)
-    fit = fit_xanes(energy, absorbance.T, model=model, sigma=sigma, options=recipe.xanes)
+    fit = fit_xanes(_measured(stack), absorbance.T, model=model, sigma=sigma, options=recipe.xanes)
+    noise = _residual_noise(fit, absorbance, _measured(stack)) if sigma is None else sigma
     constants = _constants(recipe, element, edge, float(stack.energy_eV[0]))
-    maps = chemical_maps(
-        fit,
-        phase,
-        stack.energy_eV,
-        constants,
-        sigma=_residual_noise(fit, absorbance, energy) if sigma is None else sigma,
-        sigma_phase=_phase_noise(stack),
-        n_eff_energies=below if recipe.chemistry.average_n_eff else None,
-        mask=recipe.chemistry.mask,
-    )
+    maps = _maps(fit, stack, pixels, absorbance, below, noise, constants, edge, recipe)
     clusters = _clusters(maps, recipe.n_clusters, previous)
     k = recipe.n_clusters
     labels = np.full(pixels.sum(), -1) if clusters is None else clusters.labels
@@ -125,6 +118,46 @@ def interpret(
         clusters,
         cluster_fractions(labels, maps["n_v"], k),
         cluster_spectra(labels, absorbance, maps["n_v"], k),
+    )
+
+
+def _measured(stack: EnergyStack) -> NDArray[np.float64]:
+    """Energies, NaN where not yet measured."""
+    return np.where(stack.done, stack.energy_eV, np.nan)
+
+
+def _maps(
+    fit: XanesFit,
+    stack: EnergyStack,
+    pixels: NDArray[np.bool_],
+    absorbance: NDArray,
+    below: NDArray[np.bool_],
+    sigma: float | NDArray[np.float64],
+    constants: EdgeConstants,
+    edge: str,
+    recipe: Recipe,
+) -> dict[str, NDArray]:
+    """Chemical maps, as the recipe wants them."""
+    energy, chemistry = _measured(stack), recipe.chemistry
+    fitted, correction, f1 = fitted_mask(fit, sigma, chemistry.mask), (1.0, 0.0), None
+    if chemistry.jump == "physical":
+        correction = jump_correction(
+            fit, absorbance, energy, constants, edge=edge, sigma=sigma, fitted=fitted
+        )
+    if chemistry.average_n_eff:
+        n_v = np.where(fitted, areal_density(fit, constants, correction)[0], np.nan)
+        f1 = f1_of_sum(absorbance, energy, n_v, constants.element, below)
+    return chemical_maps(
+        fit,
+        stack.phase[:, pixels].astype(float),
+        stack.energy_eV,
+        constants,
+        sigma=sigma,
+        sigma_phase=_phase_noise(stack),
+        n_eff_energies=below if chemistry.average_n_eff else None,
+        mask=chemistry.mask,
+        correction=correction,
+        f1=f1,
     )
 
 

@@ -13,29 +13,118 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class EpieOptions(Options):
-    """Extended PIE."""
+class EngineOptions(Options):
+    """What all engines have in common.
+
+    Attributes
+    ----------
+    sweeps : int
+        Times that every position is used, at most.
+    likelihood : str
+        ``gaussian``: of the amplitudes, whose variance under Poisson noise is 1/4 where bright; ``poisson``:
+        of the counts, for frames with few photons.
+    probe_modes : int
+        Mutually incoherent modes of the probe.
+    position_error_m : float
+        Expected rms error of a position, m; 0: positions are taken as they are.
+    intensity_error : float
+        Expected relative rms error of each frame's incident intensity; 0: taken as measured.
+    fixed_power : bool
+        Keep the power of the probe at the photons of the unattenuated beam.
+    tolerance : float
+        Stop when the error fell by less than this share over the last five sweeps; 0: never.
+    backend : str
+        ``auto``, ``numba``, ``numpy``, ``torch``, ``torch-cuda`` or ``cupy``.
+    """
+
+    sweeps: Annotated[int, Field(ge=1)] = 30
+    likelihood: Literal["gaussian", "poisson"] = "gaussian"
+    probe_modes: Annotated[int, Field(ge=1, le=16)] = 1
+    position_error_m: Annotated[float, Field(ge=0)] = 0.0
+    intensity_error: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    fixed_power: bool = False
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    backend: str = "auto"
+
+
+class EpieOptions(EngineOptions):
+    """Extended PIE; with a damping below 1, regularised PIE, with momentum on top if wanted.
+
+    Attributes
+    ----------
+    object_step, probe_step : float
+        Length of an update.
+    object_damping, probe_damping : float
+        1 is ePIE; 0.05 to 0.2 is usual for rPIE.
+    probe_start : int
+        Sweeps before the probe is updated.
+    momentum : float
+        Friction η of mPIE's momentum, applied once in so many positions; 0: none.
+    seed : int
+        Of the random order of positions.
+    """
 
     engine: Literal["epie"] = "epie"
-    sweeps: Annotated[int, Field(ge=1)] = 30
     object_step: Annotated[float, Field(gt=0, le=2)] = 1.0
     probe_step: Annotated[float, Field(ge=0, le=2)] = 1.0
+    object_damping: Annotated[float, Field(gt=0, le=1)] = 1.0
+    probe_damping: Annotated[float, Field(gt=0, le=1)] = 1.0
     probe_start: Annotated[int, Field(ge=0)] = 2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     seed: int = 0
 
 
-class MlOptions(Options):
-    """Accelerated maximum likelihood with the integration of detector pixels in the model."""
+class RpieOptions(EpieOptions):
+    """Regularised PIE with momentum."""
+
+    engine: Literal["rpie"] = "rpie"  # type: ignore[assignment]
+    object_damping: Annotated[float, Field(gt=0, le=1)] = 0.1
+    probe_damping: Annotated[float, Field(gt=0, le=1)] = 1.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+
+class RaarOptions(EngineOptions):
+    """Relaxed averaged alternating reflections.
+
+    Attributes
+    ----------
+    relaxation : float
+        β; 1 is the difference map's parent, alternating reflections.
+    probe_start : int
+        Sweeps before the probe is updated.
+    """
+
+    engine: Literal["raar"] = "raar"
+    relaxation: Annotated[float, Field(ge=0.5, le=1)] = 0.8
+    probe_start: Annotated[int, Field(ge=0)] = 2
+
+
+class MlOptions(EngineOptions):
+    """Accelerated maximum likelihood.
+
+    Attributes
+    ----------
+    pixel_points : int
+        Points per axis at which a detector pixel is sampled to integrate over its area; 1: ideal point pixels.
+    step : float
+        Length of an update of object and probe together, in units of the one that is safe for either alone.
+    damping : float
+        Keeps pixels of little light slow, as a share of the largest Σ|P|².
+    groups : int
+        Parts that the positions are updated in; 1: all together.
+    seed : int
+        Of the random order of positions in groups.
+    """
 
     engine: Literal["ml"] = "ml"
-    sweeps: Annotated[int, Field(ge=1)] = 30
-    pixel_modes: Annotated[int, Field(ge=1, le=9)] = 3
+    pixel_points: Annotated[int, Field(ge=1, le=4)] = 2
     step: Annotated[float, Field(gt=0, le=1)] = 0.5
     damping: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    batch: Annotated[int, Field(ge=1)] = 8
+    groups: Annotated[int, Field(ge=1)] = 1
+    seed: int = 0
 
 
-Stage = Annotated[EpieOptions | MlOptions, Field(discriminator="engine")]
+Stage = Annotated[EpieOptions | RpieOptions | RaarOptions | MlOptions, Field(discriminator="engine")]
 
 
 class StackOptions(Options):

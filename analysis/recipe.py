@@ -18,15 +18,21 @@ class ChemistryOptions(Options):
     ----------
     constants : str
         ``chantler`` (xraydb) or ``paper``.
+    jump : str
+        What the areal density rests on. ``eq1``: the edge jump of eq. (1), 2–4 % too low; ``physical``: that
+        jump times one factor from the summed spectrum, see `areal_density.jump_correction`. All other maps
+        are eq. (1)'s either way.
     noise : str
         ``pooled``: one robust σ over all pixels; ``per_pixel``: the paper's, from four points each.
     mask : MaskOptions
         Which pixels count as fitted.
     average_n_eff : bool
-        Average Re[N_eff] over all energies below the edge, corrected to the lowest by tabulated f′.
+        Average Re[N_eff] over all energies below the edge, corrected to the lowest by the f′ that
+        follows from the summed spectrum.
     """
 
     constants: Literal["chantler", "paper"] = "chantler"
+    jump: Literal["eq1", "physical"] = "physical"
     noise: Literal["pooled", "per_pixel"] = "pooled"
     mask: MaskOptions = MaskOptions()
     average_n_eff: bool = True

@@ -120,6 +120,10 @@ class DiffractionData:
         Shape of the object array.
     photons : float
         Photons per frame of the unattenuated beam (estimate from the brightest frames).
+    scale : (n,) float32
+        Amplitude of the incident beam of each frame, relative to its mean.
+    pixel_m : (float, float)
+        Object pixel along rows and columns, m.
     """
 
     amplitude: NDArray[np.float32]
@@ -127,6 +131,8 @@ class DiffractionData:
     fraction: NDArray[np.float32]
     object_shape: tuple[int, int]
     photons: float
+    scale: NDArray[np.float32]
+    pixel_m: tuple[float, float]
 
 
 def prepare(
@@ -153,7 +159,7 @@ def prepare(
     dark : (ny, nx), optional, photons
         Subtracted from every frame.
     i0 : (n,) float, optional
-        Incident intensity of each frame, any unit; frames are scaled to its mean.
+        Incident intensity of each frame, any unit; becomes the scale of the frame.
     margin_px : int
         Pixels added around the scanned field.
 
@@ -176,11 +182,10 @@ def prepare(
         invalid |= np.asarray(mask) != 0
     if dark is not None:
         counts -= np.asarray(dark, dtype=np.float32)
-    if i0 is not None:
-        counts *= (np.mean(i0) / i0).astype(np.float32)[:, None, None]
+    relative = np.ones(len(frames)) if i0 is None else i0 / np.mean(i0)
     amplitude = np.sqrt(np.clip(counts, 0, None))
     amplitude[invalid] = -1.0
-    total = np.sum(counts, axis=(1, 2), where=~invalid)
+    total = np.sum(counts, axis=(1, 2), where=~invalid) / relative
     if not total.max() > 0:
         raise DataError(
             f"all {len(frames)} frames at {geometry.energy_eV:.2f} eV are empty; expected photons"
@@ -197,6 +202,8 @@ def prepare(
         fraction=(offsets - whole).astype(np.float32),
         object_shape=(int(object_shape[0]), int(object_shape[1])),
         photons=float(np.mean(total[total >= np.quantile(total, 0.9)])),
+        scale=np.sqrt(relative).astype(np.float32),
+        pixel_m=geometry.pixel_m,
     )
 
 
