@@ -101,11 +101,67 @@ class CommonGrid:
         (ny, nx) of the same dtype
         """
         pixel = np.asarray(geometry.pixel_m)
-        signs = np.array([self.orientation.row_sign, self.orientation.column_sign])
-        displacement = (np.asarray(self.center_m) - np.asarray(geometry.center_m)) * signs
-        centre = (displacement - np.asarray(shift_m)) / pixel + np.asarray(image.shape) // 2
+        centre = self.displacement_m(geometry, shift_m) / pixel + np.asarray(image.shape) // 2
         scale = self.pixel_m / pixel
         offset = centre - scale * (np.asarray(self.shape) // 2)
         return ndimage.affine_transform(
             image, scale, offset, output_shape=self.shape, order=order, mode="constant", cval=outside
         ).astype(image.dtype, copy=False)
+
+    def restore(
+        self,
+        image: NDArray,
+        geometry: ScanGeometry,
+        shape: tuple[int, int],
+        shift_m: tuple[float, float] = (0.0, 0.0),
+        *,
+        order: int = 3,
+    ) -> NDArray:
+        """The way back of `resample`: an image on this grid to the free-running grid of one energy.
+
+        Parameters
+        ----------
+        image : (ny, nx) real or complex
+        geometry : ScanGeometry
+        shape : (int, int)
+            Of the free-running object.
+        shift_m : (float, float)
+            The displacement that `resample` was given, m.
+        order : int
+            Order of the spline (scipy.ndimage).
+
+        Returns
+        -------
+        `shape` of the same dtype; 0 beyond the grid.
+        """
+        pixel = np.asarray(geometry.pixel_m)
+        centre = np.asarray(self.shape) // 2 - self.displacement_m(geometry, shift_m) / self.pixel_m
+        scale = pixel / self.pixel_m
+        offset = centre - scale * (np.asarray(shape) // 2)
+        return ndimage.affine_transform(
+            image, scale, offset, output_shape=shape, order=order, mode="constant"
+        ).astype(image.dtype, copy=False)
+
+    def displacement_m(self, geometry: ScanGeometry, shift_m: tuple[float, float]) -> NDArray[np.float64]:
+        """From the middle of an energy's object to that of this grid, (row, column) float64, m."""
+        signs = np.array([self.orientation.row_sign, self.orientation.column_sign])
+        return (np.asarray(self.center_m) - np.asarray(geometry.center_m)) * signs - np.asarray(shift_m)
+
+
+def pixel_average(obj: NDArray[np.complexfloating]) -> NDArray[np.complex64]:
+    """Mean transmission over the area of each pixel, of an object that is sampled at the pixels' centres.
+
+    A reconstruction is sharp up to half a period per pixel, and rings at the outline of a particle; areal
+    densities of a pixel are means over its area. Multiplies the spectrum by sinc(q_y) sinc(q_x).
+
+    Parameters
+    ----------
+    obj : (ny, nx) complex
+        Transmission.
+
+    Returns
+    -------
+    (ny, nx) complex64
+    """
+    rows, columns = (np.sinc(np.fft.fftfreq(n)) for n in obj.shape)
+    return np.fft.ifft2(np.fft.fft2(obj) * rows[:, None] * columns[None, :]).astype(np.complex64)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ptychrome.analysis.chemistry import MaskOptions
+from ptychrome.analysis.joint import JointOptions
 from ptychrome.analysis.options import Options, StackOptions, Stage
 from ptychrome.analysis.xanes import XanesOptions
 
@@ -49,6 +50,8 @@ class Recipe(Options):
     warm : tuple of Stage
         Engines for an energy that starts from object and probe of the nearest finished one; empty: every
         energy starts from scratch.
+    joint : JointOptions or None
+        Refinement of all energies together, after the last one; None: each stays as it is.
     stack, xanes, chemistry
         Options of these steps.
     n_clusters : int
@@ -58,6 +61,7 @@ class Recipe(Options):
     name: str
     reconstruct: Annotated[tuple[Stage, ...], Field(min_length=1)]
     warm: tuple[Stage, ...] = ()
+    joint: JointOptions | None = None
     stack: StackOptions = StackOptions()
     xanes: XanesOptions = XanesOptions()
     chemistry: ChemistryOptions = ChemistryOptions()

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.spatial import KDTree
 
 from ptychrome.analysis.optics import pixel_size_m
+
+LARGEST_OBJECT_PX = 2**28
+SAME_POSITION_PX = 0.1
 
 
 class DataError(ValueError):
@@ -150,7 +154,8 @@ def prepare(
     Parameters
     ----------
     frames : (n, ny, nx) integer or float, photons
-        Raw frames. −1, NaN and the largest value of an integer type mark pixels not measured.
+        Raw frames. −1, NaN, infinity, negative integers and the largest value of an integer type mark pixels
+        not measured. Other negative numbers (of which a dark was subtracted) are no photons.
     geometry : ScanGeometry
     stage_yx_m : (n, 2) float64, m
         Sample translations (y, x).
@@ -170,31 +175,23 @@ def prepare(
     Raises
     ------
     DataError
-        If numbers of frames and positions differ, fewer than two positions, positions are not finite,
-        every frame is empty, or the incident intensity is not positive.
+        If numbers of frames and positions differ, fewer than two positions, positions are not finite, all
+        the same, farther apart than a window or spread over an absurd field; if mask, dark or incident
+        intensity do not fit, nothing is measured, or every frame is empty.
     """
+    where = f"at {geometry.energy_eV:.2f} eV"
     _check(frames, geometry, stage_yx_m, i0)
-    counts = frames.astype(np.float32)
-    invalid = ~np.isfinite(counts) | (counts == -1)
-    if np.issubdtype(frames.dtype, np.integer):
-        invalid |= frames == np.iinfo(frames.dtype).max
-    if mask is not None:
-        invalid |= np.asarray(mask) != 0
-    if dark is not None:
-        counts -= np.asarray(dark, dtype=np.float32)
+    offsets = geometry.offsets_px(stage_yx_m)
+    half_extent = _half_extent(offsets, stage_yx_m, geometry) + margin_px
+    counts, invalid = _counts(frames, mask, dark, where)
     relative = np.ones(len(frames)) if i0 is None else i0 / np.mean(i0)
-    amplitude = np.sqrt(np.clip(counts, 0, None))
-    amplitude[invalid] = -1.0
     total = np.sum(counts, axis=(1, 2), where=~invalid) / relative
     if not total.max() > 0:
-        raise DataError(
-            f"all {len(frames)} frames at {geometry.energy_eV:.2f} eV are empty; expected photons"
-        )
-
-    offsets = geometry.offsets_px(stage_yx_m)
-    window = np.asarray(geometry.shape)
-    half_extent = np.ceil(np.abs(offsets).max(axis=0)).astype(int) + margin_px
-    object_shape = window + 2 * half_extent
+        cause = "" if dark is None else " after the dark was subtracted, which is larger than the counts"
+        raise DataError(f"all {len(frames)} frames {where} are empty{cause}; expected photons")
+    amplitude = np.sqrt(counts)
+    amplitude[invalid] = -1.0
+    object_shape = np.asarray(geometry.shape) + 2 * half_extent
     whole = np.floor(offsets + 0.5).astype(np.int64)
     return DiffractionData(
         amplitude=fft.ifftshift(amplitude, axes=(1, 2)),
@@ -205,6 +202,67 @@ def prepare(
         scale=np.sqrt(relative).astype(np.float32),
         pixel_m=geometry.pixel_m,
     )
+
+
+def _counts(
+    frames: NDArray, mask: NDArray | None, dark: NDArray | None, where: str
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Photons, not negative, and which pixels were not measured; both of the frames' shape."""
+    shape = frames.shape[1:]
+    counts = frames.astype(np.float32)
+    invalid = ~np.isfinite(counts) | (counts == -1)
+    if np.issubdtype(frames.dtype, np.integer):
+        invalid |= (frames == np.iinfo(frames.dtype).max) | (frames < 0)
+    for name, array in (("mask", mask), ("dark", dark)):
+        if array is not None and np.shape(array) not in (shape, frames.shape):
+            raise DataError(f"the {name} {where} has shape {np.shape(array)}; expected {shape}")
+    if mask is not None:
+        invalid |= np.asarray(mask) != 0
+    if dark is not None:
+        dark = np.asarray(dark, dtype=np.float32)
+        invalid |= ~np.isfinite(dark)
+        counts = counts - dark
+    if invalid.all():
+        raise DataError(
+            f"no pixel {where} is measured: all are masked or flagged; expected a mask that is 0 where good"
+        )
+    counts[invalid] = 0
+    return np.maximum(counts, 0), invalid
+
+
+def _half_extent(
+    offsets: NDArray[np.float64], stage_yx_m: NDArray[np.float64], geometry: ScanGeometry
+) -> NDArray[np.int64]:
+    """Pixels that the probe moves from the centre of the object, at most; along rows and columns."""
+    where = f"at {geometry.energy_eV:.2f} eV"
+    window = np.asarray(geometry.shape)
+    half = np.ceil(np.abs(offsets).max(axis=0))
+    pixels = np.prod(window + 2 * half)
+    spread_m = np.ptp(stage_yx_m, axis=0)
+    if pixels > LARGEST_OBJECT_PX:
+        raise DataError(
+            f"positions {where} spread over {spread_m[0]:.3g} × {spread_m[1]:.3g} m and lie up to "
+            f"{np.abs(stage_yx_m).max():.3g} m from zero: an object of {pixels:.1e} pixels "
+            f"of {geometry.pixel_m[0]:.2e} m; expected metres (are they in µm or mm?) around `center_m`"
+        )
+    if not np.ptp(offsets, axis=0).max() > SAME_POSITION_PX:
+        raise DataError(
+            f"all {len(offsets)} positions {where} are the same within {spread_m.max():.1e} m; "
+            "ptychography needs a scan (did the stage move? are positions in metres?)"
+        )
+    apart = nearest(offsets / window)
+    if apart > 1:
+        raise DataError(
+            f"neighbouring positions {where} are {apart:.3g} windows apart (a window is "
+            f"{window[0] * geometry.pixel_m[0]:.2e} m); ptychography needs overlapping positions, in metres"
+        )
+    return half.astype(np.int64)
+
+
+def nearest(offsets: NDArray[np.float64]) -> float:
+    """Median distance of positions (n, 2) to the nearest other place, in their unit."""
+    distance, _ = KDTree(np.unique(offsets, axis=0)).query(np.unique(offsets, axis=0), k=2)
+    return float(np.median(distance[:, 1]))
 
 
 def _check(frames: NDArray, geometry: ScanGeometry, stage_yx_m: NDArray, i0: NDArray | None) -> None:
@@ -219,5 +277,7 @@ def _check(frames: NDArray, geometry: ScanGeometry, stage_yx_m: NDArray, i0: NDA
         raise DataError(f"only {len(frames)} position {where}; ptychography needs overlapping positions")
     if not np.isfinite(stage_yx_m).all():
         raise DataError(f"positions {where} hold NaN or infinity; expected metres")
+    if i0 is not None and np.shape(i0) != (len(frames),):
+        raise DataError(f"incident intensity {where} has shape {np.shape(i0)}; expected ({len(frames)},)")
     if i0 is not None and not (np.isfinite(i0).all() and (i0 > 0).all()):
         raise DataError(f"incident intensity {where} is not positive everywhere; check the ion chamber")

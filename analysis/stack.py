@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychrome.analysis.engines import Reconstruction
-from ptychrome.analysis.grid import CommonGrid
+from ptychrome.analysis.grid import CommonGrid, pixel_average
 from ptychrome.analysis.normalise import absorbance_of, normalise, phase_of
 from ptychrome.analysis.options import StackOptions
 from ptychrome.analysis.registration import register
@@ -69,6 +69,11 @@ class EnergyStack:
         return np.isfinite(self.shift_m[:, 0])
 
     @property
+    def particle(self) -> NDArray[np.bool_]:
+        """(ny, nx) bool, pixels of the field that hold matter."""
+        return self.field & ~self.vacuum
+
+    @property
     def absorbance(self) -> NDArray[np.float32]:
         """(n_energy, ny, nx) float32, μt = −2 ln|O|; NaN where not yet measured."""
         return absorbance_of(self.object)
@@ -105,7 +110,8 @@ def add_energy(
     """
     grid = stack.grid
     lit = reconstruction.illumination / reconstruction.illumination.max()
-    first = normalise(reconstruction.object, lit > options.lit_fraction)
+    obj = pixel_average(reconstruction.object) if options.pixel_average else reconstruction.object
+    first = normalise(obj, lit > options.lit_fraction)
     field = grid.resample(lit, geometry, order=1, outside=0.0) > options.lit_fraction
     shift = np.zeros(2)
     count = int(stack.done.sum())

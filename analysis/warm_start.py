@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ptychrome.analysis.engines import Reconstruction, start
-from ptychrome.analysis.forward import ForwardModel
+from ptychrome.analysis.engines.forward import ForwardModel
+from ptychrome.analysis.options import MlOptions
 from ptychrome.analysis.scan import DiffractionData, ScanGeometry
 
 DRIFT_STEPS_PX = (0.8, 0.4)
 EVERY = 3  # share of the positions that the drift is measured on
-PIXEL_MODES = 3
 
 
 def continue_from(
@@ -39,16 +40,23 @@ def continue_from(
     """
     guess = start(data, finished.probe)
     scale = np.asarray(geometry.pixel_m) / np.asarray(finished_geometry.pixel_m)
-    offset = np.asarray(finished.object.shape) // 2 - scale * (np.asarray(data.object_shape) // 2)
-    change = ndimage.affine_transform(
-        finished.object - 1, scale, offset, output_shape=data.object_shape, order=3, mode="constant"
-    )
-    shift = drift_px(data, change, guess.probe[0])
-    return replace(guess, object=_shifted(change, shift))
+
+    def moved(shift: NDArray[np.float64]) -> NDArray[np.complex64]:
+        # one interpolation of high order: each one costs fine detail, which takes many sweeps to come back
+        centre = np.asarray(data.object_shape) // 2 + shift
+        offset = np.asarray(finished.object.shape) // 2 - scale * centre
+        change = ndimage.affine_transform(
+            finished.object - 1, scale, offset, output_shape=data.object_shape, order=5, mode="constant"
+        )
+        return (1 + change).astype(np.complex64)
+
+    return replace(guess, object=moved(drift_px(data, moved, guess)))
 
 
 def drift_px(
-    data: DiffractionData, change: NDArray[np.complex64], probe: NDArray[np.complex64]
+    data: DiffractionData,
+    moved: Callable[[NDArray[np.float64]], NDArray[np.complex64]],
+    guess: Reconstruction,
 ) -> NDArray[np.float64]:
     """How far the sample moved against the scan since the neighbour was measured.
 
@@ -59,23 +67,30 @@ def drift_px(
     Parameters
     ----------
     data : DiffractionData
-    change : (ny, nx) complex64
-        Object minus one.
-    probe : (n, n) complex64
+    moved : callable
+        The neighbour's object (ny, nx) complex64 for a shift (row, column) in pixels.
+    guess : Reconstruction
+        Holds the probe.
 
     Returns
     -------
     (2,) float64
         Rows and columns, pixels.
     """
-    model = ForwardModel(_thinned(data), PIXEL_MODES, batch=8)
+    options = MlOptions()
+    model = ForwardModel(_thinned(data), options, options.pixel_points)
+
+    def error(shift: NDArray[np.float64]) -> float:
+        state = model.begin(replace(guess, object=moved(shift)))
+        return float(np.sum(model.moments(state)[:, 0], dtype=np.float64))
+
     shift = np.zeros(2)
     for step in DRIFT_STEPS_PX:
-        here = model.error(_shifted(change, shift), probe)
+        here = error(shift)
         move = np.zeros(2)
         for axis in (0, 1):
             unit = step * np.eye(2)[axis]
-            ahead, behind = (model.error(_shifted(change, shift + sign * unit), probe) for sign in (1, -1))
+            ahead, behind = (error(shift + sign * unit) for sign in (1, -1))
             curvature = ahead + behind - 2 * here
             slope = (ahead - behind) / 2
             move[axis] = -slope / curvature if curvature > 0 else -2 * np.sign(slope)
@@ -89,9 +104,5 @@ def _thinned(data: DiffractionData) -> DiffractionData:
         amplitude=data.amplitude[::EVERY],
         corner=data.corner[::EVERY],
         fraction=data.fraction[::EVERY],
+        scale=data.scale[::EVERY],
     )
-
-
-def _shifted(change: NDArray[np.complex64], shift: NDArray[np.float64]) -> NDArray[np.complex64]:
-    moved = ndimage.shift(change, shift, order=3, mode="constant")
-    return (1 + moved).astype(np.complex64)

@@ -14,12 +14,13 @@ from typing import Any
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.intake import EnergyJob
 from ptychrome.callbacks.progress import Status
-from ptychrome.callbacks.reconstruct import reconstruct
+from ptychrome.callbacks.reconstruct import Refinement, reconstruct, refine
 from ptychrome.callbacks.results import Revision, Sink
 from ptychrome.callbacks.run_analysis import RunAnalysis
 from ptychrome.schema import START_KEY
 
 SINK_RETRY_S = 20.0
+Job = EnergyJob | Refinement
 
 
 class Pipeline:
@@ -65,8 +66,8 @@ class Pipeline:
         self._wake = wake
         self._runs: list[RunAnalysis] = []
         self._run_of: dict[str, RunAnalysis] = {}
-        self._waiting: deque[tuple[RunAnalysis, EnergyJob]] = deque()
-        self._finished: queue.SimpleQueue[tuple[RunAnalysis, EnergyJob, Future]] = queue.SimpleQueue()
+        self._waiting: deque[tuple[RunAnalysis, Job]] = deque()
+        self._finished: queue.SimpleQueue[tuple[RunAnalysis, Job, Future]] = queue.SimpleQueue()
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document, then whatever has finished meanwhile."""
@@ -110,8 +111,10 @@ class Pipeline:
         jobs = parent.take(name, doc)
         self._waiting.extend((parent, job) for job in jobs)
         self._submit()
-        if name == "stop" and parent.finished:
-            self._publish(parent, ())
+        if name == "stop":
+            self._begin_round(parent)
+            if parent.finished:
+                self._publish(parent, ())
         if jobs or name == "stop":
             self._on_status(parent.status())
 
@@ -122,27 +125,45 @@ class Pipeline:
             self._free_slots -= 1
             run.started += 1
             try:
-                future = self._executor.submit(reconstruct, job, self._recipe, run.neighbour(job))
+                future = self._executor.submit(*self._call(run, job))
             except Exception as error:  # an executor that takes no more work; the energy counts as lost
                 future = Future()
                 future.set_exception(error)
             future.add_done_callback(partial(self._hand_back, run, job))
 
-    def _next_ready(self) -> tuple[RunAnalysis, EnergyJob] | None:
+    def _call(self, run: RunAnalysis, job: Job) -> tuple[Any, ...]:
+        """Function and arguments for a worker."""
+        if isinstance(job, Refinement):
+            assert self._recipe.joint is not None
+            return refine, job, self._recipe.joint.refine
+        return reconstruct, job, self._recipe, run.neighbour(job)
+
+    def _begin_round(self, run: RunAnalysis) -> None:
+        """Send out the next round of the joint refinement, if all energies are in."""
+        try:
+            self._waiting.extend((run, task) for task in run.next_round())
+        except Exception as error:
+            self._report(f"{run.label}: energies not refined together: {error}")
+        self._submit()
+
+    def _next_ready(self) -> tuple[RunAnalysis, Job] | None:
         """The oldest job that need not wait: the first energy of a run is the start of all others."""
         for run, job in self._waiting:
             if run.energies or not run.started or not self._recipe.warm:
                 return run, job
         return None
 
-    def _hand_back(self, run: RunAnalysis, job: EnergyJob, future: Future) -> None:
+    def _hand_back(self, run: RunAnalysis, job: Job, future: Future) -> None:
         self._finished.put((run, job, future))
         self._wake()
 
-    def _conclude(self, run: RunAnalysis, job: EnergyJob, future: Future) -> None:
+    def _conclude(self, run: RunAnalysis, job: Job, future: Future) -> None:
         self._free_slots += 1
         run.outstanding -= 1
         run.started -= 1
+        if isinstance(job, Refinement):
+            self._conclude_refinement(run, job, future)
+            return
         where = f"{run.label}, {job.energy_eV:.2f} eV"
         changed: tuple[int, ...] = ()
         try:
@@ -157,8 +178,21 @@ class Pipeline:
         except Exception as error:
             self._report(f"{where}: maps not updated: {error}")
         run.shown(job)  # for the table of a final revision; once more when the maps are out
+        self._begin_round(run)
         self._publish(run, changed)
         run.shown(job)
+        self._on_status(run.status())
+
+    def _conclude_refinement(self, run: RunAnalysis, task: Refinement, future: Future) -> None:
+        """The maps follow when the round is over; an energy that fails stays as it was."""
+        try:
+            run.refined(task, future.result())
+        except Exception as error:
+            self._report(f"{run.label}, {task.energy_eV:.2f} eV: not refined: {error}")
+        self._submit()
+        if not run.outstanding:
+            self._begin_round(run)
+            self._publish(run, tuple(sorted(run.energies)))
         self._on_status(run.status())
 
     def _publish(self, run: RunAnalysis, changed: tuple[int, ...]) -> None:

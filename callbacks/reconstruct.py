@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import h5py
 import hdf5plugin  # noqa: F401  (registers the detector's compression filters)
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychrome.analysis.engines import Reconstruction, run, start
+from ptychrome.analysis.engines import Prior, Reconstruction, run, start
 from ptychrome.analysis.optics import kb_probe
+from ptychrome.analysis.options import Stage
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.analysis.scan import DataError, DiffractionData, Orientation, ScanGeometry, prepare
 from ptychrome.analysis.warm_start import continue_from
 from ptychrome.callbacks.intake import EnergyJob, FrameFile
 from ptychrome.schema import ScanMetadata
+
+PROBE_WINDOWS = 2  # width of the calculated probe: what engines with integrating pixels make use of
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,53 @@ class ReconstructedEnergy:
     reconstruction: Reconstruction
     photons: float
     frames: int
+
+    def with_reconstruction(self, reconstruction: Reconstruction) -> ReconstructedEnergy:
+        """The same energy, reconstructed further."""
+        return replace(self, reconstruction=reconstruction)
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """One energy of a joint refinement, to be refined once more.
+
+    Attributes
+    ----------
+    job : EnergyJob
+    energy : ReconstructedEnergy
+        Where it stands.
+    prior : Prior or None
+        What all energies together say of its object.
+    """
+
+    job: EnergyJob
+    energy: ReconstructedEnergy
+    prior: Prior | None
+
+    @property
+    def energy_eV(self) -> float:
+        """Planned photon energy, eV."""
+        return self.job.energy_eV
+
+
+def refine(task: Refinement, stages: tuple[Stage, ...]) -> ReconstructedEnergy:
+    """Refine one energy with what the others say.
+
+    Parameters
+    ----------
+    task : Refinement
+    stages : tuple of Stage
+
+    Raises
+    ------
+    DataError
+        If the frames cannot be read any more.
+    ptychrome.analysis.engines.ReconstructionError
+        If an engine diverges.
+    """
+    data, _ = load(task.job, task.energy.geometry)
+    (result,) = deque(run(data, task.energy.reconstruction, stages, task.prior), maxlen=1)
+    return task.energy.with_reconstruction(result)
 
 
 def geometry_at(metadata: ScanMetadata, energy_eV: float) -> ScanGeometry:
@@ -99,10 +149,10 @@ def reconstruct(
 
 
 def calculated_probe(metadata: ScanMetadata, geometry: ScanGeometry) -> NDArray[np.complex64]:
-    """(ny, nx) complex64, the KB focus that the metadata describes."""
-    model = metadata.probe
+    """(2 ny, 2 nx) complex64, the KB focus that the metadata describes, with its tails beyond the window."""
+    model, (ny, nx) = metadata.probe, geometry.shape
     return kb_probe(
-        geometry.shape,
+        (PROBE_WINDOWS * ny, PROBE_WINDOWS * nx),
         geometry.pixel_m,
         geometry.energy_eV,
         fwhm_m=model.fwhm_m,

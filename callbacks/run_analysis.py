@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from ptychrome import __version__
+from ptychrome.analysis.engines import central
 from ptychrome.analysis.grid import CommonGrid
 from ptychrome.analysis.interpretation import Interpretation, interpret
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.analysis.stack import EnergyStack, add_energy
 from ptychrome.callbacks.intake import EnergyJob, Intake
+from ptychrome.callbacks.joint import JointRefinement
 from ptychrome.callbacks.progress import Status
-from ptychrome.callbacks.reconstruct import ReconstructedEnergy, geometry_at
+from ptychrome.callbacks.reconstruct import ReconstructedEnergy, Refinement, geometry_at
 from ptychrome.callbacks.results import Revision
 from ptychrome.schema import ScanMetadata
 
@@ -43,6 +45,8 @@ class RunAnalysis:
         How many of these are being reconstructed.
     stopped : bool
         Whether the stop document came.
+    joint : JointRefinement or None
+        The refinement of all energies together, once it has begun.
     """
 
     intake: Intake
@@ -54,10 +58,13 @@ class RunAnalysis:
     outstanding: int = 0
     started: int = 0
     stopped: bool = False
+    joint: JointRefinement | None = None
     _started_s: float = field(default_factory=time.monotonic)
     _last_frame_s: dict[int, float] = field(default_factory=dict)
     _lag_s: dict[int, float] = field(default_factory=dict)
     _failed_frames: int = 0
+    _jobs: dict[int, EnergyJob] = field(default_factory=dict)
+    _joint_over: bool = False
 
     @classmethod
     def from_start(cls, start: Mapping[str, Any], recipe: Recipe) -> RunAnalysis:
@@ -85,7 +92,38 @@ class RunAnalysis:
     @property
     def finished(self) -> bool:
         """Nothing more will come of this run."""
-        return self.stopped and not self.outstanding
+        return self.stopped and not self.outstanding and not self._rounds_left
+
+    @property
+    def _rounds_left(self) -> bool:
+        return self.recipe.joint is not None and not self._joint_over
+
+    def next_round(self) -> list[Refinement]:
+        """Tasks of the next joint round once all energies are in; none before, after the last, or without.
+
+        The round before ends here: its energies are aligned with a common model and the maps derived anew.
+
+        Raises
+        ------
+        ptychrome.analysis.scan.DataError
+            If the energies do not allow a common model; the results stay those of the single energies.
+        """
+        options = self.recipe.joint
+        if options is None or self._joint_over or not self.stopped or self.outstanding:
+            return []
+        self._joint_over = True  # unless the model can be had and there is another round
+        if self.joint is None:
+            self.joint = JointRefinement(options, self.metadata.element)
+        self.stack = self.joint.align(self.stack, self.energies)
+        self.interpret()
+        tasks = self.joint.tasks(self._jobs, self.energies)
+        self._joint_over = not tasks
+        self.outstanding += len(tasks)
+        return tasks
+
+    def refined(self, task: Refinement, result: ReconstructedEnergy) -> None:
+        """Take one energy of a joint round."""
+        self.energies[self._place(task.job.index)] = result
 
     @property
     def label(self) -> str:
@@ -96,6 +134,7 @@ class RunAnalysis:
         """Take one document; return the energies it completed."""
         jobs = self.intake(name, doc)
         for job in jobs:
+            self._jobs[self._place(job.index)] = job
             self._last_frame_s[job.index] = time.monotonic()
         self.outstanding += len(jobs)
         self.stopped = self.stopped or name == "stop"
@@ -117,8 +156,9 @@ class RunAnalysis:
 
     def interpret(self) -> None:
         """Fit the spectra anew and derive maps and clusters."""
+        stack = self.stack if self.joint is None else self.joint.modelled(self.stack)
         self.interpretation = interpret(
-            self.stack, self.recipe, self.metadata.element, self.metadata.edge, self.interpretation
+            stack, self.recipe, self.metadata.element, self.metadata.edge, self.interpretation
         )
 
     def failed(self, job: EnergyJob) -> None:
@@ -165,6 +205,8 @@ class RunAnalysis:
             arrays |= self._probes_and_errors()
         if self.interpretation is not None:
             arrays |= self.interpretation.arrays()
+        if self.joint is not None:
+            arrays |= self.joint.arrays()
         status = self.status()
         attributes = {
             "recipe": self.recipe.name,
@@ -175,6 +217,7 @@ class RunAnalysis:
             "energies_done": len(self.energies),
             "energies_planned": len(stack.energy_eV),
             "found_vacuum": bool(stack.found_vacuum),
+            "joint_rounds": 0 if self.joint is None else self.joint.rounds_done,
             "frames_written": status.frames_written,
             "frames_reconstructed": status.frames_reconstructed,
             "frames_lost": status.frames_lost,
@@ -187,13 +230,14 @@ class RunAnalysis:
         )
 
     def _probes_and_errors(self) -> dict[str, np.ndarray]:
-        first = next(iter(self.energies.values())).reconstruction
+        first = next(iter(self.energies.values()))
         n = len(self.stack.energy_eV)
-        probe = np.full((n, *first.probe.shape), np.nan, np.complex64)
+        window = first.geometry.shape
+        probe = np.full((n, len(first.reconstruction.probe), *window), np.nan, np.complex64)
         sweeps = max(len(energy.reconstruction.error) for energy in self.energies.values())
         error = np.full((n, sweeps), np.nan, np.float32)
         for place, energy in self.energies.items():
-            probe[place] = energy.reconstruction.probe
+            probe[place] = central(energy.reconstruction.probe, window)
             error[place, : len(energy.reconstruction.error)] = energy.reconstruction.error
         return {"probe": probe, "quality/error": error}
 

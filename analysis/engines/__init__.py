@@ -13,13 +13,25 @@ import numpy as np
 
 from ptychrome.analysis.engines.likelihood import ml
 from ptychrome.analysis.engines.pie import pie
-from ptychrome.analysis.engines.reconstruction import Prior, Reconstruction, ReconstructionError, start
+from ptychrome.analysis.engines.projections import raar
+from ptychrome.analysis.engines.reconstruction import (
+    Prior,
+    Reconstruction,
+    ReconstructionError,
+    central,
+    start,
+)
 from ptychrome.analysis.options import Stage
 from ptychrome.analysis.scan import DiffractionData
 
-__all__ = ["ENGINES", "Prior", "Reconstruction", "ReconstructionError", "run", "start"]
+__all__ = ["ENGINES", "Prior", "Reconstruction", "ReconstructionError", "central", "run", "start"]
 
-ENGINES: dict[str, Callable[..., Iterator[Reconstruction]]] = {"epie": pie, "rpie": pie, "ml": ml}
+ENGINES: dict[str, Callable[..., Iterator[Reconstruction]]] = {
+    "epie": pie,
+    "rpie": pie,
+    "raar": raar,
+    "ml": ml,
+}
 STALLED_AFTER = 5  # sweeps over which a stage must improve
 
 
@@ -44,14 +56,14 @@ def run(
     Raises
     ------
     ReconstructionError
-        If the error of a sweep is not finite.
+        If a sweep ends with an error, an object or a probe that is not finite.
     """
     state = guess
     for stage in stages:
         first = len(state.error)
         for step in ENGINES[stage.engine](data, state, stage, prior):
             state = step
-            if not np.isfinite(state.error[-1]):
+            if not _finite(state):
                 raise ReconstructionError(
                     f"{stage.engine} diverged in sweep {len(state.error)}; "
                     "check the frames, the positions and the start probe"
@@ -59,6 +71,12 @@ def run(
             yield state
             if _stalled(state.error[first:], stage.tolerance):
                 break
+
+
+def _finite(state: Reconstruction) -> bool:
+    return bool(
+        np.isfinite(state.error[-1]) and np.isfinite(state.object).all() and np.isfinite(state.probe).all()
+    )
 
 
 def _stalled(errors: tuple[float, ...], tolerance: float) -> bool:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 Array = Any  # of the backend's own library
 Likelihood = Literal["gaussian", "poisson"]
-POISSON_FLOOR = 0.5  # photons added to both sides of n/I: the score stays without bias, its steps bounded
+POISSON_FLOOR = 0.05  # photons added to both sides of n/I: the score stays without bias, its steps bounded
 BATCH_BYTES = 1 << 28  # of exit waves that are transformed together on a device of its own memory
 
 
@@ -50,7 +52,7 @@ class Backend:
     Parameters
     ----------
     like : array
-        Any array of the library and on the device that shall be used, such as ``torch.empty(0, device="cuda")``.
+        Any array of the library and on the device to be used, such as ``torch.empty(0, device="cuda")``.
     """
 
     def __init__(self, like: Array) -> None:
@@ -99,13 +101,13 @@ class Backend:
         -------
         (b, m, ny, nx) complex64
         """
-        return self.ifft2(probe_hat[None] * (rows[:, None, :, None] * columns[:, None, None, :]))
+        return self.ifft2(probe_hat[None, ...] * (rows[:, None, :, None] * columns[:, None, None, :]))
 
     def exit_waves(self, obj: Array, probes: Array, weights: Array, corner: NDArray[np.int64]) -> Array:
-        """Probe mode × object window × the phase ramp of each point in a pixel: (b, m·k, ny, nx) complex64."""
+        """Probe mode × object window × phase ramp of each point in a pixel: (b, m k, ny, nx) complex64."""
         b, m, ny, nx = probes.shape
-        waves = probes * self._windows(obj, corner, ny, nx)[:, None]
-        return self.xp.reshape(waves[:, :, None] * weights, (b, m * weights.shape[0], ny, nx))
+        waves = probes * self._windows(obj, corner, ny, nx)[:, None, ...]
+        return self.xp.reshape(waves[:, :, None, ...] * weights, (b, m * weights.shape[0], ny, nx))
 
     def residual(
         self,
@@ -143,7 +145,7 @@ class Backend:
         if unscattered is not None:
             u = unscattered
             ramps = (u.rows[:, None, :, None] * u.columns[:, None, None, :]) * u.phases[:, :, None, None]
-            waves = waves + u.waves[None] * ramps
+            waves = waves + u.waves[None, ...] * ramps
         power = xp.sum(xp.real(waves) ** 2 + xp.imag(waves) ** 2, axis=1)
         valid = xp.astype(amplitude >= 0, power.dtype)
         measured = amplitude * valid
@@ -156,9 +158,9 @@ class Backend:
         else:
             factor = s * difference / modulus
         moments = [difference**2, measured * modulus * valid, modulus**2 * valid]
-        residual = waves * factor[:, None]
+        residual = waves * factor[:, None, ...]
         if unscattered is not None:
-            u.gradient += xp.sum(residual * xp.conj(ramps), axis=0)
+            u.gradient[...] = u.gradient + xp.sum(residual * xp.conj(ramps), axis=0)
         return residual, xp.stack([xp.sum(v, axis=(1, 2)) for v in moments], axis=1)
 
     def combine(self, waves: Array, weights: Array) -> Array:
@@ -193,7 +195,7 @@ class Backend:
         ny, nx = probes.shape[-2:]
         change = xp.sum(xp.conj(probes) * residual, axis=1)
         for j, (row, column) in enumerate(corner):
-            gradient[int(row) : int(row) + ny, int(column) : int(column) + nx] += change[j]
+            gradient[int(row) : int(row) + ny, int(column) : int(column) + nx] += change[j, ...]
         if slopes is None:
             return self.zeros((len(corner), 2), "float32")
         found = [
@@ -214,9 +216,9 @@ class Backend:
         """Add conj(O) χ, moved back by each position's shift, to the transformed gradient (m, ny, nx)."""
         xp = self.xp
         windows = self._windows(obj, corner, *residual.shape[-2:])
-        own = self.fft2(xp.conj(windows)[:, None] * residual)
+        own = self.fft2(xp.conj(windows)[:, None, ...] * residual)
         back = xp.conj(rows[:, None, :, None] * columns[:, None, None, :])
-        gradient_hat += xp.sum(own * back, axis=0)
+        gradient_hat[...] = gradient_hat + xp.sum(own * back, axis=0)
 
     def pie_update(
         self,
@@ -242,13 +244,14 @@ class Backend:
         xp = self.xp
         ny, nx = probes.shape[-2:]
         row, column = (int(v) for v in corner[0])
-        view = obj[row : row + ny, column : column + nx]
-        power = xp.sum(xp.real(probes[0]) ** 2 + xp.imag(probes[0]) ** 2, axis=0)
+        here = (slice(row, row + ny), slice(column, column + nx))
+        view = obj[here]
+        power = xp.sum(xp.real(probes[0, ...]) ** 2 + xp.imag(probes[0, ...]) ** 2, axis=0)
         own = xp.real(view) ** 2 + xp.imag(view) ** 2
         weight = object_step / ((1 - object_damping) * power + object_damping * xp.max(power))
         own_weight = probe_step / ((1 - probe_damping) * own + probe_damping * xp.max(own))
         change = xp.conj(view) * residual * own_weight
-        view += weight * xp.sum(xp.conj(probes[0]) * residual[0], axis=0)
+        obj[here] = view + weight * xp.sum(xp.conj(probes[0, ...]) * residual[0, ...], axis=0)
         return change
 
     def _windows(self, obj: Array, corner: NDArray[np.int64], ny: int, nx: int) -> Array:
@@ -310,9 +313,18 @@ def backend_of(name: str) -> Backend:
 
 
 def _automatic() -> Backend:
-    for name in ("cupy", "torch-cuda"):
+    for name in ("cupy", "torch-cuda") if _cuda_driver() else ():
         try:
             return BACKENDS[name]()
-        except Exception:  # noqa: S112  (not installed, or no device: the next one)
+        except Exception:  # not installed, or no device: the next one
             continue
     return BACKENDS["numba"]()
+
+
+def _cuda_driver() -> bool:
+    """Whether NVIDIA's driver is there; importing torch only to learn that takes seconds."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

@@ -13,7 +13,12 @@ from scipy import fft
 
 from ptychrome.analysis.engines.backend import Array, Backend, Unscattered, backend_of
 from ptychrome.analysis.engines.pixel import PixelPoints
-from ptychrome.analysis.engines.reconstruction import Reconstruction, orthogonal, with_modes
+from ptychrome.analysis.engines.reconstruction import (
+    Reconstruction,
+    ReconstructionError,
+    orthogonal,
+    with_modes,
+)
 from ptychrome.analysis.options import EngineOptions
 from ptychrome.analysis.scan import DiffractionData
 
@@ -51,7 +56,7 @@ class Gradient:
     probe : (modes, n, n) complex64
         The same for the probe, Σ conj(O) χ.
     probe_power, object_power : float32, (ny, nx) and (n, n)
-        Σ|P|² and Σ|O|².
+        Σ|P|² (at least its share of that over all positions) and Σ|O|².
     slope : (n, 2) float32
         Inner product of the residual with the derivative of the exit wave to its position, 1/pixels (host).
     moments : (n, 3) float32
@@ -101,9 +106,16 @@ class ForwardModel:
         count = len(data.amplitude)
         shift = np.zeros((count, 2), np.float32) if guess.shift_px is None else guess.shift_px.copy()
         scale = data.scale.copy() if guess.scale is None else guess.scale.copy()
+        if guess.object.shape != data.object_shape or len(shift) != count or len(scale) != count:
+            raise ReconstructionError(
+                f"the guess has an object of {guess.object.shape}, {len(shift)} shifts and {len(scale)} "
+                f"scales; expected {data.object_shape} and {count} of each, for the same positions"
+            )
         self._given = with_modes(guess.probe, self._options.probe_modes)
-        probe = self._first = self._pixel.fitting(self._given)
-        return State(self.backend.asarray(guess.object.copy()), self.backend.asarray(probe), shift, scale)
+        self._first = self._pixel.fitting(self._given)
+        asarray = self.backend.asarray
+        return State(asarray(guess.object.copy()), asarray(self._first.copy()), shift, scale)
+
     def finish(
         self, state: State, probe_power: Array, errors: tuple[float, ...], moments: NDArray[np.float32]
     ) -> Reconstruction:
@@ -121,10 +133,11 @@ class ForwardModel:
 
     def _with_tails(self, probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
         """The refined probe; where the guess was wider, with the tails of the guess around it."""
-        if self._given.shape[1] <= probe.shape[1]:
+        given = self._given.shape[1:]
+        if given[0] <= probe.shape[1] and given[1] <= probe.shape[2]:
             return probe.copy()
-        change = probe - self._first
-        return self._given + PixelPoints.padded(change, self._given.shape[1:])
+        shape = tuple(np.maximum(given, probe.shape[1:]))
+        return PixelPoints.padded(self._given, shape) + PixelPoints.padded(probe - self._first, shape)
 
     @cached_property
     def _measured(self) -> NDArray[np.int64]:
@@ -171,15 +184,38 @@ class ForwardModel:
     def _far_residual(
         self, state: State, probes: Array, index: Any, unscattered: Unscattered | None
     ) -> tuple[Array, Array]:
-        waves = self.backend.exit_waves(self._scatterer(state.object, unscattered), probes, self._pixel.weights, self.data.corner[index])
+        waves = self.exit_waves(self._scatterer(state.object, unscattered), probes, index)
+        return self._compared(state, waves, index, unscattered)
+
+    def exit_waves(self, obj: Array, probes: Array, index: Any) -> Array:
+        """Probes times the object at their places, at each point in a pixel: (b, m k, ny, nx)."""
+        return self.backend.exit_waves(obj, probes, self._pixel.weights, self.data.corner[index])
+
+    def _compared(
+        self, state: State, waves: Array, index: Any, unscattered: Unscattered | None
+    ) -> tuple[Array, Array]:
         return self.backend.residual(
             self.backend.fft2(waves),
             unscattered,
-            self.amplitude[index],
+            self._amplitude(index),
             self.backend.asarray(state.scale[index]),
             self._options.likelihood,
             self._floor,
         )
+
+    def _amplitude(self, index: Any) -> Array:
+        if isinstance(index, slice):
+            return self.amplitude[index, ...]
+        return self.backend.xp.take(self.amplitude, self.backend.asarray(index), axis=0)
+
+    def missing(self, state: State, waves: Array, index: Any) -> Array:
+        """What exit waves (b, m, ny, nx) lack to have the measured amplitudes; point pixels only.
+
+        The waves themselves need not be those of the state, and stay as they are.
+        """
+        far, _ = self._compared(state, waves + 0, index, None)
+        scale = self.backend.asarray(1 / state.scale[index] ** 2)
+        return self.backend.ifft2(far) * scale[:, None, None, None]
 
     def batches(self, order: NDArray[np.int64] | None = None) -> Iterator[Any]:
         """Positions to be treated together: slices, or parts of a given order."""
@@ -191,14 +227,13 @@ class ForwardModel:
     def moments(self, state: State) -> NDArray[np.float32]:
         """The moments of `Backend.residual` for all positions, (n, 3)."""
         found = []
-        for _, probes, _, index, unscattered in self._waves(state, None):
+        for _, probes, index, unscattered in self._waves(state, None):
             found.append(self.backend.to_host(self._far_residual(state, probes, index, unscattered)[1]))
         return np.concatenate(found)
 
     def _waves(self, state: State, order: NDArray[np.int64] | None) -> Iterator[tuple[Any, ...]]:
         """Ramps, probes at their places, index, far field of the probe alone (or None) of each batch."""
-        central = self._pixel.central(state.probe)
-        probe_hat = self.transformed(central)
+        probe_hat = self.transformed(self.central(state.probe))
         far = self._pixel.far_field(state.probe)
         gradient = None if far is None else far * 0
         for index in self.batches(order):
@@ -208,7 +243,7 @@ class ForwardModel:
                 shift = self._fraction[index] + state.shift[index]
                 phases = self._pixel.phases(shift, state.probe.shape[0])
                 unscattered = Unscattered(far, *ramps, phases, gradient)
-            yield ramps, self.probes(probe_hat, ramps), central, index, unscattered
+            yield ramps, self.probes(probe_hat, ramps), index, unscattered
 
     def gradient(
         self, state: State, order: NDArray[np.int64] | None = None, *, positions: bool = False
@@ -220,7 +255,7 @@ class ForwardModel:
         change_hat = backend.zeros((state.probe.shape[0], *window), "complex64")
         derivatives = self.derivatives(state.object) if positions else None
         slopes, moments, unscattered = [], [], None
-        for ramps, probes, _, index, unscattered in self._waves(state, order):
+        for ramps, probes, index, unscattered in self._waves(state, order):
             corner = self.data.corner[index]
             residual, moment = self.residual(state, probes, index, unscattered)
             slope = backend.add_object(object_gradient, probes, residual, derivatives, corner)
@@ -230,7 +265,11 @@ class ForwardModel:
             moments.append(backend.to_host(moment))
         far_gradient = None if unscattered is None else unscattered.gradient
         probe_power, object_power = self.powers(state, order)
-        count = len(self.data.amplitude) if order is None else len(order)
+        count = total = len(self.data.amplitude)
+        if order is not None:
+            # pixels that few of these positions see are not theirs alone to decide
+            count = len(order)
+            probe_power = backend.xp.maximum(probe_power, self.powers(state)[0] * (count / total))
         return Gradient(
             object_gradient,
             self._pixel.probe_gradient(backend.ifft2(change_hat), far_gradient),
@@ -241,7 +280,7 @@ class ForwardModel:
         )
 
     def _scatterer(self, obj: Array, unscattered: Unscattered | None) -> Array:
-        """What multiplies the probe in the window: O, or O − 1 where the probe alone is added in the far field."""
+        """What multiplies the probe in the window: O − 1 where the probe alone is added in the far field."""
         return obj if unscattered is None else obj - 1
 
     def powers(self, state: State, order: NDArray[np.int64] | None = None) -> tuple[Array, Array]:
@@ -255,9 +294,9 @@ class ForwardModel:
         probe = self.central(state.probe)
         own = self.backend.zeros(shape, "float32")
         own[:ny, :nx] = xp.sum(xp.real(probe) ** 2 + xp.imag(probe) ** 2, axis=0)
-        lit = xp.fft.irfftn(visits_hat * xp.fft.rfftn(own), s=shape)
+        lit = xp.fft.irfftn(visits_hat * xp.fft.rfftn(own), s=shape, axes=(0, 1))
         power_hat = xp.fft.rfftn(xp.real(state.object) ** 2 + xp.imag(state.object) ** 2)
-        seen = xp.fft.irfftn(power_hat * xp.conj(visits_hat), s=shape)
+        seen = xp.fft.irfftn(power_hat * xp.conj(visits_hat), s=shape, axes=(0, 1))
         # rounding errors of the transform must not turn nothing into less
         return xp.maximum(lit, xp.zeros_like(lit)), xp.maximum(seen, xp.zeros_like(seen))[:ny, :nx]
 

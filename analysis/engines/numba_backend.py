@@ -28,16 +28,11 @@ CACHE_BYTES = 1 << 21  # exit waves that are transformed together stay in the ca
 
 
 def _transforms() -> ModuleType:
-    """The fastest module with the interface of ``scipy.fft`` that is installed."""
-    for name in ("mkl_fft.interfaces.scipy_fft", "pyfftw.interfaces.scipy_fft"):
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
-            continue
-        if name.startswith("pyfftw"):
-            importlib.import_module("pyfftw.interfaces.cache").enable()
-        return module
-    return fft
+    """The fastest module with the interface of ``scipy.fft`` that is installed and works in place."""
+    try:
+        return importlib.import_module("mkl_fft.interfaces.scipy_fft")
+    except ImportError:
+        return fft
 
 
 class NumbaBackend(Backend):
@@ -50,6 +45,7 @@ class NumbaBackend(Backend):
         super().__init__(np.empty(0))
         self._fft: Any = _transforms()
         self._buffers: dict[str, NDArray[np.complex64]] = {}
+        self._rows: tuple[Array, Array] = (None, None)
 
     def _buffer(self, name: str, shape: tuple[int, ...]) -> NDArray[np.complex64]:
         """Memory that is used again with every batch; the last batch of a sweep may be shorter."""
@@ -57,6 +53,12 @@ class NumbaBackend(Backend):
         if held is None or held.shape[1:] != shape[1:] or len(held) < shape[0]:
             held = self._buffers[name] = np.empty(shape, np.complex64)
         return held[: shape[0]]
+
+    def _contiguous(self, weights: Array) -> Array:
+        """Weights as rows that vectorise; the engines hand over the same view with every batch."""
+        if self._rows[0] is not weights:
+            self._rows = (weights, np.ascontiguousarray(weights))
+        return self._rows[1]
 
     def batch(self, bytes_per_position: int) -> int:
         """As many positions as the cache holds."""
@@ -80,7 +82,10 @@ class NumbaBackend(Backend):
         """Probe mode × object window × pixel mode; see `Backend.exit_waves`."""
         b, m, ny, nx = probes.shape
         out = self._buffer("waves", (b, m * len(weights), ny, nx))
-        _exit_waves(obj, probes, weights, corner, out)
+        if len(weights) == 1:
+            _exit_wave(obj, probes, corner, out)  # the only weight is one everywhere
+        else:
+            _exit_waves(obj, probes, self._contiguous(weights), corner, out)
         return out
 
     def residual(
@@ -99,9 +104,8 @@ class NumbaBackend(Backend):
             _residual(waves, amplitude, scale, poisson, floor, moments)
         else:
             u = unscattered
-            _add_ramped(waves, u.waves, u.rows, u.columns, u.phases)
-            _residual(waves, amplitude, scale, poisson, floor, moments)
-            _collect(waves, u.rows, u.columns, u.phases, u.gradient)
+            alone = (u.waves, u.rows, u.columns, u.phases, u.gradient)
+            _residual_beside(waves, *alone, amplitude, scale, poisson, floor, moments)
         return waves, moments
 
     def combine(self, waves: Array, weights: Array) -> Array:
@@ -110,7 +114,7 @@ class NumbaBackend(Backend):
             return waves  # the only weight is one everywhere
         b, modes, ny, nx = waves.shape
         out = self._buffer("residual", (b, modes // len(weights), ny, nx))
-        _combine(waves, weights, out)
+        _combine(waves, self._contiguous(weights), out)
         return out
 
     def add_object(
@@ -141,8 +145,7 @@ class NumbaBackend(Backend):
         """See `Backend.add_probe`."""
         own = self._buffer("own", residual.shape)
         _object_times(obj, residual, corner, own)
-        phases = np.ones(own.shape[:2], np.complex64)
-        _collect(self.fft2(own), rows, columns, phases, gradient_hat)
+        _collect(self.fft2(own), rows, columns, gradient_hat)
 
     def pie_update(
         self,
@@ -156,7 +159,7 @@ class NumbaBackend(Backend):
         probe_damping: float,
     ) -> Array:
         """See `Backend.pie_update`."""
-        change = np.empty(residual.shape, np.complex64)
+        change = self._buffer("own", residual.shape)
         steps = np.array([object_step, object_damping, probe_step, probe_damping], np.float32)
         _pie_update(obj, probes[0], residual[0], corner[0], steps, change[0])
         return change
@@ -177,67 +180,122 @@ def _ramped(probe_hat, rows, columns, out):
 
 
 @njit(**_OPTIONS)
-def _exit_waves(obj, probes, weights, corner, out):
-    """out[b, m k] = weights[k] · probes[b, m] · obj[window b]."""
+def _exit_wave(obj, probes, corner, out):
+    """out[b, m] = probes[b, m] · obj[window b]."""
     count, n_modes, ny, nx = probes.shape
-    n_weights = weights.shape[0]
     for b in range(count):
         r0, c0 = corner[b]
         for m in range(n_modes):
             for r in range(ny):
                 window = obj[r0 + r, c0 : c0 + nx]
                 probe = probes[b, m, r]
-                first = out[b, m * n_weights, r]
+                target = out[b, m, r]
                 for c in range(nx):
-                    first[c] = probe[c] * window[c]
-                for k in range(n_weights - 1, -1, -1):
+                    target[c] = probe[c] * window[c]
+
+
+@njit(**_OPTIONS)
+def _exit_waves(obj, probes, weights, corner, out):
+    """out[b, m k] = weights[k] · probes[b, m] · obj[window b]."""
+    count, n_modes, ny, nx = probes.shape
+    n_weights = weights.shape[0]
+    wave = np.empty(nx, np.complex64)
+    for b in range(count):
+        r0, c0 = corner[b]
+        for m in range(n_modes):
+            for r in range(ny):
+                window = obj[r0 + r, c0 : c0 + nx]
+                probe = probes[b, m, r]
+                for c in range(nx):
+                    wave[c] = probe[c] * window[c]
+                for k in range(n_weights):
                     weight = weights[k, r]
-                    row = out[b, m * n_weights + k, r]
+                    target = out[b, m * n_weights + k, r]
                     for c in range(nx):
-                        row[c] = first[c] * weight[c]
+                        target[c] = wave[c] * weight[c]
+
+
+@njit(**_OPTIONS)
+def _factors(power, measured, s, poisson, floor, sums):
+    """Turn a row of far-field intensities into the factors of its residual; adds to the row's moments."""
+    one, zero, half = np.float32(1.0), np.float32(0.0), np.float32(0.5)
+    extra = np.float32(POISSON_FLOOR)
+    error, cross, own = zero, zero, zero
+    for c in range(power.shape[0]):
+        intensity = power[c]
+        valid = one if measured[c] >= zero else zero
+        a = valid * measured[c]
+        modulus = np.sqrt(intensity + floor)
+        difference = valid * (a - s * modulus)
+        error += difference * difference
+        cross += a * modulus
+        own += valid * modulus * modulus
+        if poisson:
+            ratio = (a * a + extra) / (s * s * intensity + extra)
+            power[c] = valid * s * s * half * (ratio - one)
+        else:
+            power[c] = s * difference / modulus
+    sums[0] += error
+    sums[1] += cross
+    sums[2] += own
 
 
 @njit(**_OPTIONS)
 def _residual(waves, amplitude, scale, poisson, floor, moments):
     """Replace far fields by factor · far field; all modes of a position share the factor."""
     count, n_modes, ny, nx = waves.shape
-    one, zero, half = np.float32(1.0), np.float32(0.0), np.float32(0.5)
-    extra = np.float32(POISSON_FLOOR)
-    factor = np.empty(nx, dtype=np.float32)
+    factor = np.empty(nx, np.float32)
+    sums = np.empty(3, np.float64)
     for b in range(count):
-        s = scale[b]
-        error, cross, own = 0.0, 0.0, 0.0
+        sums[:] = 0.0
         for r in range(ny):
-            measured = amplitude[b, r]
-            for c in range(nx):
-                factor[c] = zero
+            factor[:] = np.float32(0.0)
             for k in range(n_modes):
                 row = waves[b, k, r]
                 for c in range(nx):
                     factor[c] += row[c].real * row[c].real + row[c].imag * row[c].imag
-            row_error, row_cross, row_own = zero, zero, zero
-            for c in range(nx):
-                power = factor[c]
-                valid = one if measured[c] >= zero else zero
-                a = valid * measured[c]
-                modulus = np.sqrt(power + floor)
-                difference = valid * (a - s * modulus)
-                row_error += difference * difference
-                row_cross += a * modulus
-                row_own += valid * modulus * modulus
-                if poisson:
-                    ratio = (a * a + extra) / (s * s * power + extra)
-                    factor[c] = valid * s * s * half * (ratio - one)
-                else:
-                    factor[c] = s * difference / modulus
-            error += row_error
-            cross += row_cross
-            own += row_own
+            _factors(factor, amplitude[b, r], scale[b], poisson, floor, sums)
             for k in range(n_modes):
                 row = waves[b, k, r]
                 for c in range(nx):
                     row[c] = row[c] * factor[c]
-        moments[b, 0], moments[b, 1], moments[b, 2] = error, cross, own
+        for i in range(3):
+            moments[b, i] = sums[i]
+
+
+@njit(**_OPTIONS)
+def _residual_beside(
+    waves, alone, rows, columns, phases, gradient, amplitude, scale, poisson, floor, moments
+):
+    """As `_residual`, with what the probe alone sends to the far field: alone[m] · phase rowᵀ column.
+
+    The gradient of that is collected on the way, while a row of all modes is in the cache.
+    """
+    count, n_modes, ny, nx = waves.shape
+    factor = np.empty(nx, np.float32)
+    sums = np.empty(3, np.float64)
+    for b in range(count):
+        sums[:] = 0.0
+        ramp = columns[b]
+        for r in range(ny):
+            factor[:] = np.float32(0.0)
+            for k in range(n_modes):
+                phase = rows[b, r] * phases[b, k]
+                row, source = waves[b, k, r], alone[k, r]
+                for c in range(nx):
+                    row[c] += source[c] * (phase * ramp[c])
+                for c in range(nx):
+                    factor[c] += row[c].real * row[c].real + row[c].imag * row[c].imag
+            _factors(factor, amplitude[b, r], scale[b], poisson, floor, sums)
+            for k in range(n_modes):
+                phase = np.conj(rows[b, r] * phases[b, k])
+                row, target = waves[b, k, r], gradient[k, r]
+                for c in range(nx):
+                    row[c] = row[c] * factor[c]
+                for c in range(nx):
+                    target[c] += row[c] * (phase * np.conj(ramp[c]))
+        for i in range(3):
+            moments[b, i] = sums[i]
 
 
 @njit(**_OPTIONS)
@@ -319,14 +377,14 @@ def _object_times(obj, residual, corner, own):
 
 
 @njit(**_OPTIONS)
-def _collect(waves, rows, columns, phases, total):
-    """total[m] += Σ_b waves[b, m] · conj(phases[b, m] rows[b]ᵀ columns[b]): undoes the shifts."""
+def _collect(waves, rows, columns, total):
+    """total[m] += Σ_b waves[b, m] · conj(rows[b]ᵀ columns[b]): undoes the shifts."""
     count, n_waves, ny, nx = waves.shape
     for b in range(count):
         ramp = columns[b]
         for m in range(n_waves):
             for r in range(ny):
-                phase = np.conj(rows[b, r] * phases[b, m])
+                phase = np.conj(rows[b, r])
                 source = waves[b, m, r]
                 target = total[m, r]
                 for c in range(nx):
@@ -334,50 +392,62 @@ def _collect(waves, rows, columns, phases, total):
 
 
 @njit(**_OPTIONS)
-def _add_ramped(waves, unscattered, rows, columns, phases):
-    """waves[b, m] += unscattered[m] · phases[b, m] rows[b]ᵀ columns[b]."""
-    count, n_waves, ny, nx = waves.shape
-    for b in range(count):
-        ramp = columns[b]
-        for m in range(n_waves):
-            for r in range(ny):
-                phase = rows[b, r] * phases[b, m]
-                source = unscattered[m, r]
-                target = waves[b, m, r]
-                for c in range(nx):
-                    target[c] += source[c] * (phase * ramp[c])
+def _peaks(window, probes, power, own):
+    """Largest Σ|P|² and |O|² of the window; the rows of both are scratch."""
+    n_modes, ny, nx = probes.shape
+    # as integers the order is the same, and the maximum vectorises
+    power_bits, own_bits = power.view(np.int32), own.view(np.int32)
+    peaks = np.zeros(2, np.float32)
+    bits = peaks.view(np.int32)
+    for r in range(ny):
+        row, seen = probes[0, r], window[r]
+        for c in range(nx):
+            power[c] = row[c].real * row[c].real + row[c].imag * row[c].imag
+        for m in range(1, n_modes):
+            row = probes[m, r]
+            for c in range(nx):
+                power[c] += row[c].real * row[c].real + row[c].imag * row[c].imag
+        for c in range(nx):
+            own[c] = seen[c].real * seen[c].real + seen[c].imag * seen[c].imag
+        highest, own_highest = bits[0], bits[1]
+        for c in range(nx):
+            highest = max(highest, power_bits[c])
+        for c in range(nx):
+            own_highest = max(own_highest, own_bits[c])
+        bits[0], bits[1] = highest, own_highest
+    return peaks[0], peaks[1]
 
 
 @njit(**_OPTIONS)
 def _pie_update(obj, probes, residual, corner, steps, change):
     n_modes, ny, nx = probes.shape
     r0, c0 = corner
-    one = np.float32(1.0)
+    one, zero = np.float32(1.0), np.float32(0.0)
     object_step, object_damping, probe_step, probe_damping = steps
-    power = np.zeros((ny, nx), np.float32)
-    own = np.empty((ny, nx), np.float32)
+    weight, own_weight = np.empty(nx, np.float32), np.empty(nx, np.float32)
+    window = obj[r0 : r0 + ny, c0 : c0 + nx]
+    peak, own_peak = _peaks(window, probes, weight, own_weight)
+    peak, own_peak = object_damping * peak, probe_damping * own_peak
+    weight[:], own_weight[:] = object_step / peak, probe_step / own_peak
     for r in range(ny):
-        window = obj[r0 + r, c0 : c0 + nx]
-        for m in range(n_modes):
-            row = probes[m, r]
+        seen = obj[r0 + r, c0 : c0 + nx]
+        if probe_damping < one:
             for c in range(nx):
-                power[r, c] += row[c].real * row[c].real + row[c].imag * row[c].imag
-        for c in range(nx):
-            own[r, c] = window[c].real * window[c].real + window[c].imag * window[c].imag
-    # as integers the order is the same, and the maximum vectorises
-    peak = object_damping * np.array([power.view(np.int32).max()], np.int32).view(np.float32)[0]
-    own_peak = probe_damping * np.array([own.view(np.int32).max()], np.int32).view(np.float32)[0]
-    for r in range(ny):
-        window = obj[r0 + r, c0 : c0 + nx]
-        weight, own_weight = power[r], own[r]
-        for c in range(nx):
-            weight[c] = object_step / ((one - object_damping) * weight[c] + peak)
-            own_weight[c] = probe_step / ((one - probe_damping) * own_weight[c] + own_peak)
+                own = seen[c].real * seen[c].real + seen[c].imag * seen[c].imag
+                own_weight[c] = probe_step / ((one - probe_damping) * own + own_peak)
+        if object_damping < one:
+            weight[:] = zero
+            for m in range(n_modes):
+                row = probes[m, r]
+                for c in range(nx):
+                    weight[c] += row[c].real * row[c].real + row[c].imag * row[c].imag
+            for c in range(nx):
+                weight[c] = object_step / ((one - object_damping) * weight[c] + peak)
         for m in range(n_modes):
             chi, target = residual[m, r], change[m, r]
             for c in range(nx):
-                target[c] = own_weight[c] * (np.conj(window[c]) * chi[c])
+                target[c] = own_weight[c] * (np.conj(seen[c]) * chi[c])
         for m in range(n_modes):
             row, chi = probes[m, r], residual[m, r]
             for c in range(nx):
-                window[c] += weight[c] * (np.conj(row[c]) * chi[c])
+                seen[c] += weight[c] * (np.conj(row[c]) * chi[c])

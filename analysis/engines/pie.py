@@ -7,16 +7,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from ptychrome.analysis.engines.forward import ForwardModel, rescaled
+from ptychrome.analysis.engines.backend import Array
+from ptychrome.analysis.engines.forward import ForwardModel, State
 from ptychrome.analysis.engines.reconstruction import Prior, Reconstruction
+from ptychrome.analysis.engines.refinement import Refinement
 from ptychrome.analysis.options import EpieOptions
 from ptychrome.analysis.scan import DiffractionData
+
+MOMENTUM_EVERY = 30  # positions between two kicks of the momentum
 
 
 def pie(
     data: DiffractionData, guess: Reconstruction, options: EpieOptions, prior: Prior | None = None
 ) -> Iterator[Reconstruction]:
     """Extended ptychographic iterative engine; with damping below 1 its regularised form, with momentum.
+
+    Positions, intensities and the expectation of the object have their turn after each sweep. Pixels of the
+    detector are ideal points.
 
     Sources: Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009); Maiden, Johnson & Li, Optica 4, 736 (2017).
 
@@ -26,7 +33,6 @@ def pie(
     guess : Reconstruction
     options : EpieOptions
     prior : Prior, optional
-        Applied after each sweep.
 
     Yields
     ------
@@ -34,46 +40,104 @@ def pie(
         After each sweep.
     """
     model = ForwardModel(data, options)
-    backend, corner = model.backend, data.corner
+    refinement = Refinement(model, options, prior)
     state = model.begin(guess)
-    obj, probe_hat = state.object, model.transformed(state.probe)
-    velocity, before = obj * 0, obj + 0
+    sweep_over = _Sweep(model, options, refinement.moves, state)
     errors = guess.error
     rng = np.random.default_rng(options.seed + len(errors))
-    count = len(data.amplitude)
     for sweep in range(options.sweeps):
-        probe_step = options.probe_step if sweep >= options.probe_start else 0.0
-        moments = np.empty((count, 3), np.float32)
-        for turn, j in enumerate(rng.permutation(count)):
-            index = slice(j, j + 1)
-            rows, columns = model.ramps(state, index)
-            probes = model.probes(probe_hat, (rows, columns))
-            residual, moment = model.residual(state, probes, index)
-            moments[j] = backend.to_host(moment)[0]
-            change = backend.pie_update(
-                obj,
-                probes,
-                residual,
-                corner[index],
-                options.object_step,
-                options.object_damping,
-                probe_step,
-                options.probe_damping,
-            )
-            if probe_step:
-                back = backend.xp.conj(rows[0][:, None] * columns[0][None, :])
-                probe_hat += backend.fft2(change)[0] * back
-            if options.momentum and (turn + 1) % MOMENTUM_EVERY == 0:
-                velocity = options.momentum * velocity + (obj - before)
-                obj += options.momentum * velocity
-                before = obj + 0
-        state = replace(state, probe=backend.ifft2(probe_hat + 0))
-        if options.fixed_power:
-            state = rescaled(state, data.photons, backend)
-            obj = state.object
-            probe_hat = model.transformed(state.probe)
+        free = sweep >= options.probe_start
+        state, slope, moments = sweep_over(state, rng, free)
+        if free:
+            state = refinement.frames(state, slope, moments, slice(None), 1.0)
+        state = refinement.settled(replace(state, object=refinement.object(state.object, 0.0)))
         errors = (*errors, model.r_factor(moments))
         yield model.finish(state, model.powers(state)[0], errors, moments)
 
 
-MOMENTUM_EVERY = 30  # positions between two kicks of the momentum
+class _Sweep:
+    """One visit to every position."""
+
+    def __init__(self, model: ForwardModel, options: EpieOptions, moves: bool, state: State) -> None:
+        self._model, self._options, self._moves = model, options, moves
+        self._object_momentum = _Momentum(options.momentum, state.object)
+        self._probe_momentum = _Momentum(options.momentum, state.probe)
+        self._turn = 0
+
+    def __call__(
+        self, state: State, rng: np.random.Generator, free: bool
+    ) -> tuple[State, np.ndarray, np.ndarray]:
+        """The state after all positions, `Gradient.slope` and moments of each as it was met."""
+        model, backend = self._model, self._model.backend
+        count = len(model.data.amplitude)
+        slope, moments = np.zeros((count, 2), np.float32), np.empty((count, 3), np.float32)
+        derivatives = model.derivatives(state.object) if self._moves else None
+        scratch = state.object * 0
+        obj, probe_hat = state.object + 0, model.transformed(state.probe)
+        self._object_momentum.restart(obj)
+        self._probe_momentum.restart(probe_hat)
+        for j in rng.permutation(count):
+            index = slice(int(j), int(j) + 1)
+            ramps = model.ramps(state, index)
+            probes = model.probes(probe_hat, ramps)
+            residual, moment = model.residual(replace(state, object=obj), probes, index)
+            moments[j] = backend.to_host(moment)[0]
+            if self._moves:
+                corner = model.data.corner[index]
+                slope[j] = backend.to_host(
+                    backend.add_object(scratch, probes, residual, derivatives, corner)
+                )[0]
+            # amplitudes are replaced by a/s where the frame has the scale s
+            share = 1 / float(state.scale[j]) ** 2
+            self._update(obj, probe_hat, probes, residual * share, index, ramps, free)
+            self._turn += 1
+            if self._options.momentum and self._turn % MOMENTUM_EVERY == 0:
+                self._object_momentum.kick(obj)
+                if free:
+                    self._probe_momentum.kick(probe_hat)
+        return replace(state, object=obj, probe=backend.ifft2(probe_hat)), slope, moments
+
+    def _update(
+        self,
+        obj: Array,
+        probe_hat: Array,
+        probes: Array,
+        residual: Array,
+        index: slice,
+        ramps: tuple[Array, Array],
+        free: bool,
+    ) -> None:
+        """`Backend.pie_update`, and the probe's change moved back to its centre; both in place."""
+        options, backend = self._options, self._model.backend
+        change = backend.pie_update(
+            obj,
+            probes,
+            residual,
+            self._model.data.corner[index],
+            options.object_step,
+            options.object_damping,
+            options.probe_step if free else 0.0,
+            options.probe_damping,
+        )
+        if free and options.probe_step:
+            rows, columns = ramps
+            back = backend.xp.conj(rows[0, :][:, None] * columns[0, :][None, :])
+            probe_hat[...] = probe_hat + backend.fft2(change)[0, ...] * back
+
+
+class _Momentum:
+    """v ← η v + (O − O before); O ← O + η v, once in a batch of positions (Optica 4, 736, section 4)."""
+
+    def __init__(self, friction: float, array: Array) -> None:
+        self._friction = friction
+        self._velocity = self._before = array * 0
+
+    def restart(self, array: Array) -> None:
+        """Count the next change from here: what happened between sweeps is no movement."""
+        self._before = array + 0
+
+    def kick(self, array: Array) -> None:
+        """Add the momentum in place."""
+        self._velocity = self._velocity * self._friction + (array - self._before)
+        array[...] = array + self._velocity * self._friction
+        self._before = array + 0

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychrome.analysis.engines.backend import Array, Backend
+from ptychrome.analysis.engines.reconstruction import wrapped
 
 WIDTH = 2  # of the array of a probe with its tails, in windows
 
@@ -47,14 +48,12 @@ class PixelPoints:
             np.exp(-2j * np.pi * d * (np.arange(self._width * n) - self._width * n // 2) / n)
             for d, n in zip(point, self._window, strict=True)
         ]
-        return root * np.outer(axes[0], axes[1])
+        return np.asarray(root * np.outer(axes[0], axes[1]), np.complex128)
 
     def fitting(self, probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
         """A probe (m, …) of any width brought to the one that is refined: tails wrapped, or room for them."""
         ny, nx = (self._width * n for n in self._window)
-        if probe.shape[1] > ny:
-            return wrapped(probe, (ny, nx))
-        return self.padded(probe, (ny, nx))
+        return wrapped(probe, (ny, nx))  # where it is narrower, that is padding
 
     @staticmethod
     def padded(probe: NDArray[np.complex64], shape: tuple[int, ...]) -> NDArray[np.complex64]:
@@ -78,7 +77,7 @@ class PixelPoints:
         if self._width == 1:
             return None
         xp, (ny, nx), w = self._backend.xp, self._window, self._width
-        waves = probe[:, None] * self._wide[None]
+        waves = probe[:, None, ...] * self._wide[None, ...]
         waves = xp.roll(waves, (ny // 2 - w * ny // 2, nx // 2 - w * nx // 2), axis=(-2, -1))
         folded = xp.sum(xp.reshape(waves, (-1, w, ny, w, nx)), axis=(1, 3))
         return self._backend.fft2(folded)
@@ -111,13 +110,3 @@ class PixelPoints:
         top, left = w * ny // 2 - ny // 2, w * nx // 2 - nx // 2
         total[top : top + ny, left : left + nx] = central
         return total
-
-
-def wrapped(probe: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
-    """A wide probe (m, my, mx) as a window of `shape` sees it: what lies beyond comes in on the other side."""
-    (ny, nx), (my, mx) = shape, probe.shape[1:]
-    out = np.zeros((len(probe), ny, nx), np.complex64)
-    rows = (np.arange(my) - my // 2 + ny // 2) % ny
-    columns = (np.arange(mx) - mx // 2 + nx // 2) % nx
-    np.add.at(out, (slice(None), rows[:, None], columns[None, :]), probe)
-    return out

@@ -6,8 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
-from ptychrome.analysis.scan import DiffractionData
+from ptychrome.analysis.scan import DiffractionData, nearest
+
+MOSTLY_SEEN = 0.5  # of the probe's light on measured pixels
+LEAST_COMMON = 0.1  # Bhattacharyya coefficient of two distributions of light
+NEW_MODE = 0.05  # of the probe's power
+EXTENT_SHARE = 0.9  # of the probe's power within its extent
 
 
 class ReconstructionError(RuntimeError):
@@ -74,23 +80,65 @@ def start(data: DiffractionData, probe: NDArray[np.complex64]) -> Reconstruction
     Raises
     ------
     ReconstructionError
-        If the probe does not have the frames' shape, holds NaN, or is empty.
+        If the probe is smaller than the frames, holds NaN, is empty, sends its light elsewhere than where
+        the frames have it, or is narrower than the distance of neighbouring positions.
     """
     probe = np.array(probe, dtype=np.complex64, ndmin=3)
-    if min(np.subtract(probe.shape[1:], data.amplitude.shape[1:])) < 0:
+    window = data.amplitude.shape[1:]
+    if probe.ndim != 3 or min(np.subtract(probe.shape[1:], window)) < 0:
         raise ReconstructionError(
-            f"the start probe has shape {probe.shape[1:]}; expected that of the frames, {data.amplitude.shape[1:]}"
+            f"the start probe has shape {probe.shape}; expected (modes, ny, nx) with at least the {window} "
+            "of the frames"
         )
     power = float(np.sum(np.abs(probe) ** 2))
     if not np.isfinite(power) or power == 0:
         raise ReconstructionError("the start probe is empty or holds NaN; expected a wave")
+    _check_light(data, probe)
+    _check_overlap(data, probe)
     probe *= np.float32(np.sqrt(data.photons / power))
     shape = data.object_shape
     return Reconstruction(np.ones(shape, np.complex64), probe, np.zeros(shape, np.float32))
 
 
+def _check_light(data: DiffractionData, probe: NDArray[np.complex64]) -> None:
+    """Mean frame and far field of the probe, as distributions, must have something in common."""
+    window = data.amplitude.shape[1:]
+    far = np.sum(np.abs(fft.fft2(wrapped(probe, window))) ** 2, axis=0)
+    measured = data.amplitude >= 0
+    seen = np.count_nonzero(measured, axis=0)
+    mean = np.sum(data.amplitude**2, axis=0, where=measured) / np.maximum(seen, 1)
+    total, own = np.sum(far), np.sum(far[seen > 0])
+    if own < MOSTLY_SEEN * total:
+        return  # behind a beam stop, scattered light tells nothing of the probe
+    common = np.sum(np.sqrt(mean * far)[seen > 0]) / np.sqrt(np.sum(mean) * own)
+    if common < LEAST_COMMON:
+        raise ReconstructionError(
+            f"the start probe and the frames send their light to different pixels (overlap {common:.2g}); "
+            "check the beam's centre on the detector, its distance and pixel, and the width of the focus"
+        )
+
+
+def _check_overlap(data: DiffractionData, probe: NDArray[np.complex64]) -> None:
+    power = np.sum(np.abs(probe) ** 2, axis=0, dtype=np.float64)
+    y, x = np.indices(power.shape) - np.array(power.shape)[:, None, None] // 2
+    y, x = y - np.average(y, weights=power), x - np.average(x, weights=power)
+    distance = np.hypot(y * data.pixel_m[0], x * data.pixel_m[1]).ravel()
+    order = np.argsort(distance)
+    share = np.cumsum(power.ravel()[order]) / np.sum(power)
+    extent_m = 2 * float(distance[order][np.searchsorted(share, EXTENT_SHARE)])
+    apart_m = nearest((data.corner + data.fraction) * np.asarray(data.pixel_m))
+    if apart_m > extent_m:
+        raise ReconstructionError(
+            f"neighbouring positions are {apart_m:.2e} m apart, but {EXTENT_SHARE:.0%} of the start probe "
+            f"lie within {extent_m:.2e} m; ptychography needs overlap: check the step and the probe"
+        )
+
+
 def with_modes(probe: NDArray[np.complex64], count: int) -> NDArray[np.complex64]:
-    """Probe modes of a wanted number: the first ones, or new ones that are slopes of the first.
+    """Probe modes of a wanted number: the first ones, or new ones that are derivatives of the first.
+
+    A source of finite size, or a beam or sample that trembles, adds up shifted probes: its modes are close
+    to the derivatives of the probe, along x first.
 
     Parameters
     ----------
@@ -100,15 +148,16 @@ def with_modes(probe: NDArray[np.complex64], count: int) -> NDArray[np.complex64
     Returns
     -------
     (count, n, n) complex64
-        Of the same power; new modes carry 2 % each.
+        Of the same power; new modes carry 5 % each.
     """
     modes = list(probe[:count])
-    ny, nx = probe.shape[1:]
-    y, x = np.linspace(-1, 1, ny)[:, None], np.linspace(-1, 1, nx)[None, :]
     power = float(np.sum(np.abs(probe) ** 2))
+    far = fft.fft2(probe[0])
+    q = [fft.fftfreq(n) for n in probe.shape[1:]]
     for order in range(len(modes), count):
-        slope = probe[0] * (x if order % 2 else y) ** ((order + 1) // 2)
-        modes.append(slope * np.sqrt(0.02 * power / np.sum(np.abs(slope) ** 2)))
+        along = q[1][None, :] if order % 2 else q[0][:, None]
+        derivative = fft.ifft2(far * (1j * along) ** ((order + 1) // 2))
+        modes.append(derivative * np.sqrt(NEW_MODE * power / np.sum(np.abs(derivative) ** 2)))
     found = np.array(modes, np.complex64)
     return found * np.float32(np.sqrt(power / np.sum(np.abs(found) ** 2)))
 
@@ -121,3 +170,21 @@ def orthogonal(probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
     _, vectors = np.linalg.eigh(flat.conj() @ flat.T)
     mixed = vectors[:, ::-1].T @ flat
     return mixed.reshape(probe.shape).astype(np.complex64)
+
+
+def wrapped(probe: NDArray[np.complex64], shape: tuple[int, int]) -> NDArray[np.complex64]:
+    """A probe (m, my, mx) as a window of `shape` sees it: what lies beyond comes in on the other side."""
+    (ny, nx), (my, mx) = shape, probe.shape[1:]
+    out = np.zeros((len(probe), ny, nx), np.complex64)
+    rows = (np.arange(my) - my // 2 + ny // 2) % ny
+    columns = (np.arange(mx) - mx // 2 + nx // 2) % nx
+    for total, mode in zip(out, probe, strict=True):
+        np.add.at(total, (rows[:, None], columns[None, :]), mode)
+    return out
+
+
+def central(probe: NDArray[np.complex64], window: tuple[int, int]) -> NDArray[np.complex64]:
+    """The middle of wide probe modes (modes, my, mx): (modes, ny, nx), the part within a frame's window."""
+    (ny, nx), (my, mx) = window, probe.shape[1:]
+    top, left = my // 2 - ny // 2, mx // 2 - nx // 2
+    return probe[:, top : top + ny, left : left + nx]

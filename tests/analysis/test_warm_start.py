@@ -9,7 +9,7 @@ from ptychrome.analysis.options import EpieOptions, MlOptions
 from ptychrome.analysis.scan import ScanGeometry, prepare
 from ptychrome.analysis.warm_start import continue_from, drift_px
 
-COLD = (EpieOptions(sweeps=6), MlOptions(sweeps=8, pixel_modes=1))
+COLD = (EpieOptions(sweeps=6), MlOptions(sweeps=8, pixel_points=1))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,11 @@ def test_a_known_drift_is_found(finished, drift):
     """±1 pixel within 0.1 of a pixel (2 nm here): a tenth of the noise of positions would not be seen."""
     data, result = finished
     change = ndimage.shift(result.object - 1, np.negative(drift), order=3, mode="constant")
-    assert drift_px(data, change.astype(np.complex64), result.probe[0]) == pytest.approx(drift, abs=0.1)
+
+    def moved(shift):
+        return (1 + ndimage.shift(change, shift, order=3, mode="constant")).astype(np.complex64)
+
+    assert drift_px(data, moved, start(data, result.probe)) == pytest.approx(drift, abs=0.1)
 
 
 def test_it_starts_where_the_neighbour_ended(small_scan, finished):
@@ -33,7 +37,7 @@ def test_it_starts_where_the_neighbour_ended(small_scan, finished):
     data, result = finished
     before = result.object.copy()
     guess = continue_from(data, small_scan.geometry, result, small_scan.geometry)
-    warm = next(iter(run(data, guess, (MlOptions(sweeps=1, pixel_modes=1),))))
+    warm = next(iter(run(data, guess, (MlOptions(sweeps=1, pixel_points=1),))))
     assert warm.error[-1] < 1.1 * result.error[-1]
     assert guess.error == ()
     np.testing.assert_array_equal(result.object, before)

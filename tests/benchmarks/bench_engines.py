@@ -1,0 +1,213 @@
+"""Speed and noise of the engines: ``python tests/benchmarks/bench_engines.py [--quick]``.
+
+Prints three sets of tables.
+
+(a) Seconds per sweep beside those of its Fourier transforms alone (`scipy.fft`, the same batch, in place, one
+    thread, in turns with the sweep), their ratio (expected at most 1.6), and peak memory beyond the data.
+(b) Error and bias of −ln|O| and phase in the twin's particle after some seconds of each engine.
+(c) Noise at 1e8 photons per frame over the shot-noise reference 1/(2√n), n photons per object pixel;
+    periods above a quarter of the field apart (white noise would give the number in brackets). The targets
+    are 1.1 with point pixels and 1.3 with integrating ones. Then the ring correlation with the truth.
+
+CPU seconds of the thread are printed, which other programs on the machine disturb least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import tracemalloc
+from collections.abc import Iterator
+
+import numpy as np
+from rich.console import Console
+from scipy import fft, ndimage
+from simulation import Case, difference, plain, robust, table, twin
+from threadpoolctl import threadpool_limits
+
+from ptychrome.analysis.engines import ENGINES, Reconstruction, run
+from ptychrome.analysis.engines.backend import backend_of
+from ptychrome.analysis.options import EngineOptions, EpieOptions, MlOptions, RaarOptions, RpieOptions, Stage
+from ptychrome.analysis.quality import fourier_ring_correlation, noise_vs_shot_limit
+
+CONSOLE = Console(width=118)
+SIDES = {128: 14, 256: 10, 512: 7}  # positions per axis for each frame size
+QUICK_SIDES = {128: 8, 256: 5, 512: 3}
+SWEEPS: dict[str, tuple[EngineOptions, int, int]] = {  # options, transforms per position, waves per position
+    "epie": (EpieOptions(probe_start=0, backend="numba"), 4, 1),
+    "ml, 1 point": (MlOptions(pixel_points=1, backend="numba"), 4, 1),
+    "ml, 1 point, positions": (MlOptions(pixel_points=1, position_error_m=4e-9, backend="numba"), 4, 1),
+    "ml, 2 × 2 points": (MlOptions(pixel_points=2, backend="numba"), 10, 4),
+}
+
+
+def transforms_s(n: int, waves: int, count: int) -> float:
+    """Seconds of `count` transforms of n² in batches of `waves`, forth and back."""
+    batch = np.zeros((waves, n, n), np.complex64)
+    begin = time.thread_time()
+    for _ in range(max(1, round(count / waves / 2))):
+        batch = fft.fft2(batch, norm="ortho", overwrite_x=True)
+        batch = fft.ifft2(batch, norm="ortho", overwrite_x=True)
+    return time.thread_time() - begin
+
+
+def sweep_s(sweeps: Iterator[Reconstruction]) -> float:
+    """Seconds of the next sweep."""
+    begin = time.thread_time()
+    next(sweeps)
+    return time.thread_time() - begin
+
+
+def peak_mb(case: Case, options: EngineOptions) -> float:
+    """Largest memory of two sweeps beyond data and guess, MB."""
+    tracemalloc.start()
+    for _ in ENGINES[options.engine](case.data, case.guess, options.model_copy(update={"sweeps": 2})):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1e6
+
+
+def speed(quick: bool) -> None:
+    """Table (a)."""
+    repeats = 3 if quick else 7
+    made = table("(a) CPU ms per sweep, median", "frame", "engine", "sweep", "transforms", "ratio", "peak MB")
+    for n, side in (QUICK_SIDES if quick else SIDES).items():
+        case = plain(n, side)
+        for name, (options, transforms, waves) in SWEEPS.items():
+            batch = 1 if options.engine == "epie" else backend_of("numba").batch(8 * waves * n * n)
+            batch = min(batch, side**2) * waves
+            forever = options.model_copy(update={"sweeps": repeats + 1})
+            sweeps = ENGINES[options.engine](case.data, case.guess, forever)
+            next(sweeps)
+            floors, whole = [], []
+            for _ in range(repeats):
+                floors.append(transforms_s(n, batch, transforms * side**2))
+                whole.append(sweep_s(sweeps))
+            sweep, floor = statistics.median(whole), statistics.median(floors)
+            ratio = statistics.median(a / b for a, b in zip(whole, floors, strict=True))
+            cells = (f"{n}² × {side**2}", name, f"{sweep * 1e3:.0f}", f"{floor * 1e3:.0f}", f"{ratio:.2f}")
+            made.add_row(*cells, f"{peak_mb(case, options):.0f}")
+    CONSOLE.print(made)
+
+
+def paths(points: int) -> dict[str, tuple[Stage, ...]]:
+    """Recipes whose errors are followed over time."""
+    many = 10_000
+    start = EpieOptions(sweeps=5)
+    found: dict[str, tuple[Stage, ...]] = {
+        "epie": (EpieOptions(sweeps=many),),
+        "rpie": (RpieOptions(sweeps=many),),
+        "raar": (RaarOptions(sweeps=many),),
+        "epie 5, ml": (start, MlOptions(sweeps=many, pixel_points=points)),
+        "epie 5, ml poisson": (start, MlOptions(sweeps=many, pixel_points=points, likelihood="poisson")),
+    }
+    return {name: stages for name, stages in found.items() if all(s.engine in ENGINES for s in stages)}
+
+
+def error_over_time(integration: bool, times_s: tuple[float, ...]) -> None:
+    """Table (b)."""
+    case = twin(integration)
+    kind = "integrating" if integration else "point"
+    made = table(
+        f"(b) error (bias) in the particle, 10⁻³, {kind} pixels, {len(case.data.amplitude)} frames",
+        "engine",
+        *(f"{what} {t:g} s" for t in times_s for what in ("−ln|O|", "φ")),
+    )
+    for name, stages in paths(2 if integration else 1).items():
+        cells, begin, due = [], time.thread_time(), list(times_s)
+        for result in run(case.data, case.guess, stages):
+            if time.thread_time() - begin < due[0]:
+                continue
+            paused = time.thread_time()
+            found = difference(case, result)
+            for values in (found.absorbance, found.phase):
+                error, bias = robust(values[found.particle])
+                cells.append(f"{error * 1e3:.2f} ({bias * 1e3:+.2f})")
+            due.pop(0)
+            begin += time.thread_time() - paused
+            if not due:
+                break
+        made.add_row(name, *cells)
+    CONSOLE.print(made)
+
+
+def noise_recipes(points: int, sweeps: int) -> dict[str, tuple[Stage, ...]]:
+    """Recipes whose noise is compared."""
+    start = EpieOptions(sweeps=5)
+    gaussian = MlOptions(sweeps=sweeps, pixel_points=points)
+    poisson = MlOptions(sweeps=2 * sweeps, pixel_points=points, likelihood="poisson")
+    return {
+        "epie": (EpieOptions(sweeps=2 * sweeps),),
+        "ml": (start, gaussian),
+        "ml poisson": (start, poisson),
+        "ml, ml poisson": (start, gaussian, poisson),
+    }
+
+
+def noise(integration: bool, raster: bool, sweeps: int) -> None:
+    """Tables (c) of one kind of pixel and scan."""
+    case = twin(integration, raster)
+    kind = ("integrating" if integration else "point") + (" pixels, raster" if raster else " pixels, spiral")
+    made = table(
+        f"(c) noise / shot noise, {kind}: short periods | long ones (white)",
+        "engine",
+        *(f"{what} {where}" for where in ("vacuum", "flat") for what in ("−ln|O|", "φ")),
+    )
+    rings = table(
+        f"(c) ring correlation of the phase with the truth, {kind}", "engine", "½ bit, nm", "at 200 nm",
+        "at 120 nm", "at 80 nm",
+    )  # fmt: skip
+    for name, stages in noise_recipes(2 if integration else 1, sweeps).items():
+        *_, result = run(case.data, case.guess, stages)
+        made.add_row(name, *noise_cells(case, result))
+        rings.add_row(name, *ring_cells(case, result))
+    CONSOLE.print(made)
+    CONSOLE.print(rings)
+
+
+def noise_cells(case: Case, result: Reconstruction) -> list[str]:
+    """Ratio to the local shot noise of absorbance and phase, in vacuum and in flat matter."""
+    found, cells = difference(case, result), []
+    field = (result.illumination > 0.1 * result.illumination.max()).any(axis=1).sum() * case.data.pixel_m[0]
+    for region in (found.vacuum, found.flat):
+        for values in (found.absorbance, found.phase):
+            photons = result.illumination.astype(np.float64)
+            of = noise_vs_shot_limit(values, region, case.data.pixel_m, photons, longest_period_m=field / 4)
+            cells.append(f"{of.ratio:.2f} | {of.low_ratio:.2f} ({of.white_low_ratio:.2f})")
+    return cells
+
+
+def ring_cells(case: Case, result: Reconstruction) -> list[str]:
+    """Resolution by the half-bit criterion and the correlation at some periods."""
+    found = difference(case, result)
+    region = ndimage.binary_dilation(found.particle, iterations=6) & (
+        result.illumination > 0.1 * result.illumination.max()
+    )
+    rings = fourier_ring_correlation(np.angle(case.truth), np.angle(found.object), case.data.pixel_m, region)
+    at = [np.interp(1 / period, rings.frequency, rings.correlation) for period in (200e-9, 120e-9, 80e-9)]
+    return [f"{rings.resolution_m() * 1e9:.0f}", *(f"{value:.4f}" for value in at)]
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer positions, repeats and sweeps")
+    parser.add_argument("--only", choices=("a", "b", "c"), help="one set of tables")
+    arguments = parser.parse_args()
+    quick, wanted = arguments.quick, arguments.only or "abc"
+    with threadpool_limits(1):
+        if "a" in wanted:
+            speed(quick)
+        if "b" in wanted:
+            for integration in (False,) if quick else (False, True):
+                error_over_time(integration, (1.0, 4.0) if quick else (1.0, 4.0, 16.0))
+        if "c" in wanted:
+            for integration in (False, True):
+                for raster in (False,) if quick else (False, True):
+                    noise(integration, raster, 15 if quick else 60)
+
+
+if __name__ == "__main__":
+    main()
