@@ -22,7 +22,8 @@ class EngineOptions(Options):
         Times that every position is used, at most.
     likelihood : str
         ``gaussian``: of the amplitudes, whose variance under Poisson noise is 1/4 where bright; ``poisson``:
-        of the counts, for frames with few photons.
+        of the counts, for frames with few photons, after a stage of another kind: far from the solution its
+        first steps overshoot, and take some hundred sweeps to come back from.
     probe_modes : int
         Mutually incoherent modes of the probe.
     position_error_m : float

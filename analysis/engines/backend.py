@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Array = Any  # of the backend's own library
 Likelihood = Literal["gaussian", "poisson"]
-POISSON_FLOOR = 0.05  # photons added to both sides of n/I: the score stays without bias, its steps bounded
+POISSON_FLOOR = 0.5  # photons added to both sides of n/I: the score stays without bias, its steps bounded
 BATCH_BYTES = 1 << 28  # of exit waves that are transformed together on a device of its own memory
 
 

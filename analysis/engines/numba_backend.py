@@ -99,13 +99,14 @@ class NumbaBackend(Backend):
     ) -> tuple[Array, Array]:
         """In place; see `Backend.residual`."""
         moments = np.empty((len(waves), 3), np.float32)
-        poisson, floor = likelihood == "poisson", np.float32(floor)
+        # an argument, since a constant would stay what it was in the compiled functions of the cache
+        how = (likelihood == "poisson", np.float32(floor), np.float32(POISSON_FLOOR))
         if unscattered is None:
-            _residual(waves, amplitude, scale, poisson, floor, moments)
+            _residual(waves, amplitude, scale, *how, moments)
         else:
             u = unscattered
             alone = (u.waves, u.rows, u.columns, u.phases, u.gradient)
-            _residual_beside(waves, *alone, amplitude, scale, poisson, floor, moments)
+            _residual_beside(waves, *alone, amplitude, scale, *how, moments)
         return waves, moments
 
     def combine(self, waves: Array, weights: Array) -> Array:
@@ -216,10 +217,9 @@ def _exit_waves(obj, probes, weights, corner, out):
 
 
 @njit(**_OPTIONS)
-def _factors(power, measured, s, poisson, floor, sums):
+def _factors(power, measured, s, poisson, floor, extra, sums):
     """Turn a row of far-field intensities into the factors of its residual; adds to the row's moments."""
     one, zero, half = np.float32(1.0), np.float32(0.0), np.float32(0.5)
-    extra = np.float32(POISSON_FLOOR)
     error, cross, own = zero, zero, zero
     for c in range(power.shape[0]):
         intensity = power[c]
@@ -241,7 +241,7 @@ def _factors(power, measured, s, poisson, floor, sums):
 
 
 @njit(**_OPTIONS)
-def _residual(waves, amplitude, scale, poisson, floor, moments):
+def _residual(waves, amplitude, scale, poisson, floor, extra, moments):
     """Replace far fields by factor · far field; all modes of a position share the factor."""
     count, n_modes, ny, nx = waves.shape
     factor = np.empty(nx, np.float32)
@@ -254,7 +254,7 @@ def _residual(waves, amplitude, scale, poisson, floor, moments):
                 row = waves[b, k, r]
                 for c in range(nx):
                     factor[c] += row[c].real * row[c].real + row[c].imag * row[c].imag
-            _factors(factor, amplitude[b, r], scale[b], poisson, floor, sums)
+            _factors(factor, amplitude[b, r], scale[b], poisson, floor, extra, sums)
             for k in range(n_modes):
                 row = waves[b, k, r]
                 for c in range(nx):
@@ -265,7 +265,7 @@ def _residual(waves, amplitude, scale, poisson, floor, moments):
 
 @njit(**_OPTIONS)
 def _residual_beside(
-    waves, alone, rows, columns, phases, gradient, amplitude, scale, poisson, floor, moments
+    waves, alone, rows, columns, phases, gradient, amplitude, scale, poisson, floor, extra, moments
 ):
     """As `_residual`, with what the probe alone sends to the far field: alone[m] · phase rowᵀ column.
 
@@ -286,7 +286,7 @@ def _residual_beside(
                     row[c] += source[c] * (phase * ramp[c])
                 for c in range(nx):
                     factor[c] += row[c].real * row[c].real + row[c].imag * row[c].imag
-            _factors(factor, amplitude[b, r], scale[b], poisson, floor, sums)
+            _factors(factor, amplitude[b, r], scale[b], poisson, floor, extra, sums)
             for k in range(n_modes):
                 phase = np.conj(rows[b, r] * phases[b, k])
                 row, target = waves[b, k, r], gradient[k, r]

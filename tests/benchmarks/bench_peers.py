@@ -1,10 +1,10 @@
 """Speed and error beside other packages: ``python tests/benchmarks/bench_peers.py [--quick]``.
 
-Prints one table: wall seconds per sweep and the relative rms error of the object over the well-lit field after
-5, 20 and 50 sweeps. All start from the same probe and an object of unity, with the same simulated frames. The
-others use two threads, this project one. Each lives in an environment of its own, PEERS/NAME (default
-/tmp/peers), and is skipped where that is missing. Only packages of a permissive licence: pty-chi (Apache-style),
-cdtools (MIT). tike needs CUDA.
+Prints one table: wall seconds per sweep and the relative rms error of the object over the well-lit field
+after 5, 20 and 50 sweeps. All start from the same probe and an object of unity, with the same simulated
+frames. The others use two threads (--threads), this project one. Each lives in an environment of its own,
+PEERS/NAME (default /tmp/peers), and is skipped where that is missing. Only packages of a permissive licence:
+pty-chi (Apache with additions), cdtools (MIT). tike needs CUDA.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-THREADS = 2
 PACKAGES = {"ptychi": "ptychi", "cdtools": "cdtools-py"}
 RUNS = {  # label: environment, method
     "pty-chi ePIE, batches of 1": ("ptychi", "epie"),
@@ -80,7 +79,7 @@ def of_cdtools(given: Any, method: str) -> Iterator[Callable[[], np.ndarray]]:
     pitch = wavelength * distance / (n * pixel)
     y, x = given["positions"].T * pixel
     dataset = Ptycho2DDataset(
-        np.stack([x, y, 0 * x], axis=1),
+        -np.stack([x, y, 0 * x], axis=1),
         np.fft.fftshift(given["amplitude"] ** 2, axes=(1, 2)),
         wavelength=wavelength,
         detector_geometry={
@@ -101,7 +100,7 @@ def work(source: Path, target: Path, environment: str, method: str, marks: list[
     """What the process of another package does: the objects at `marks` and the seconds until then."""
     import torch
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     sweeps = {"ptychi": of_ptychi, "cdtools": of_cdtools}[environment](np.load(source), method)
     seconds, objects, begin = [], [], time.perf_counter()
     for sweep, get in enumerate(sweeps, 1):
@@ -115,7 +114,7 @@ def work(source: Path, target: Path, environment: str, method: str, marks: list[
     np.savez(target, seconds=seconds, objects=objects)
 
 
-def peers(case: Any, marks: list[int], folder: Path, root: Path) -> Iterator[tuple[str, Any]]:
+def peers(case: Any, marks: list[int], folder: Path, root: Path, threads: int) -> Iterator[tuple[str, Any]]:
     """Results of every package that is installed, or what to do to install it."""
     source = folder / "data.npz"
     data = case.data
@@ -137,7 +136,7 @@ def peers(case: Any, marks: list[int], folder: Path, root: Path) -> Iterator[tup
         arguments = [str(source), str(target), environment, method, *map(str, marks)]
         done = subprocess.run(
             [str(python), __file__, "--work", *arguments],
-            env={**os.environ, "OMP_NUM_THREADS": str(THREADS)},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             capture_output=True,
             text=True,
         )
@@ -191,7 +190,7 @@ def fitted(obj: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return out
 
 
-def compare(quick: bool, root: Path) -> None:
+def compare(quick: bool, root: Path, threads: int) -> None:
     """Print the table."""
     from rich.console import Console
     from simulation import object_error, plain, table
@@ -205,7 +204,7 @@ def compare(quick: bool, root: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with threadpool_limits(1):
             found = list(ours(case, marks))
-        for label, result in (*found, *peers(case, marks, Path(folder), root)):
+        for label, result in (*found, *peers(case, marks, Path(folder), root, threads)):
             if isinstance(result, str):
                 made.add_row(label, result)
                 continue
@@ -224,8 +223,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="64 frames of 128², 5 sweeps")
     parser.add_argument("--peers", type=Path, default=Path("/tmp/peers"), help="folder of environments")
+    parser.add_argument("--threads", type=int, default=2, help="of the other packages")
     arguments = parser.parse_args()
-    compare(arguments.quick, arguments.peers)
+    compare(arguments.quick, arguments.peers, arguments.threads)
 
 
 if __name__ == "__main__":

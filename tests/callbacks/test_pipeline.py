@@ -19,7 +19,7 @@ RECIPE = Recipe.model_validate(
         "name": "fast",
         "n_clusters": 2,
         "reconstruct": [{"engine": "epie", "sweeps": 3}],
-        "warm": [{"engine": "ml", "sweeps": 2, "pixel_modes": 1}],
+        "warm": [{"engine": "ml", "sweeps": 2, "pixel_points": 1}],
     }
 )
 

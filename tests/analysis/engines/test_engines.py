@@ -125,8 +125,9 @@ def test_divergence_is_an_error_not_a_picture(small_scan):
 
 @every_engine
 def test_every_engine_finds_the_object(small_scan, stage):
-    """Measured 0.006 to 0.017; unity is off by 0.5."""
-    assert error_against_truth(small_scan, reconstruct(small_scan, (stage,))) < 0.025
+    """Measured 0.006 to 0.017; unity is off by 0.5. Counts start near, as their option says."""
+    stages = (stage,) if stage.likelihood == "gaussian" else (EpieOptions(sweeps=6), stage)
+    assert error_against_truth(small_scan, reconstruct(small_scan, stages)) < 0.025
 
 
 @every_engine
