@@ -148,7 +148,7 @@ def _align_one(
 def _least_squares(
     image: NDArray, log_model: NDArray, region: NDArray[np.bool_], light: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Shift (rows, columns; pixels), log amplitude, phase and its slopes (rad/pixel) of an image to the model."""
+    """Shift (row, column; pixels), log amplitude, phase and its slopes (rad/pixel) from model to image."""
     rest = np.log(np.maximum(np.abs(image), 1e-6)) + 1j * phase_of(image) - log_model
     rest = rest[region]
     down, right = (slope[region] for slope in np.gradient(log_model))

@@ -48,6 +48,7 @@ def normalise(
     field: NDArray[np.bool_],
     vacuum: NDArray[np.bool_] | None = None,
     *,
+    light: NDArray[np.floating] | None = None,
     margin_px: int = 3,
 ) -> Normalised:
     """Divide a transmission by the plane wave it shows in vacuum.
@@ -60,6 +61,8 @@ def normalise(
         Pixels that were well lit.
     vacuum : (ny, nx) bool, optional
         Known vacuum; by default it is found from the phase (Otsu's threshold, then a margin).
+    light : (ny, nx) float, optional
+        Light that each pixel received, any unit: its weight in the plane wave. What is dim converges last.
     margin_px : int
         Distance kept from the particle when the vacuum is found, pixels.
 
@@ -67,16 +70,17 @@ def normalise(
     -------
     Normalised
     """
+    light = np.ones(obj.shape) if light is None else light
     if vacuum is not None:
-        return Normalised(_divide_plane_wave(obj, vacuum & field), vacuum & field)
+        return Normalised(_divide_plane_wave(obj, vacuum & field, light), vacuum & field)
     level = flat = _remove_mean_gradient(obj, field)
     found = _find_vacuum(flat, field, margin_px)
     for _ in range(2):
         if _enough(found, field):
-            flat = _divide_plane_wave(flat, found)
+            flat = _divide_plane_wave(flat, found, light)
             found = _find_vacuum(flat, field, margin_px)
     if _enough(found, field):
-        flat = _divide_plane_wave(flat, found)
+        flat = _divide_plane_wave(flat, found, light)
         if _flat_beside_matter(phase_of(flat), field, found):
             return Normalised(flat, found)
     scale = np.median(np.abs(level[field])) * np.exp(1j * np.angle(np.sum(level[field])))
@@ -125,20 +129,29 @@ def _find_vacuum(obj: NDArray, field: NDArray[np.bool_], margin_px: int) -> NDAr
     return field & ~ndimage.binary_dilation(matter, iterations=margin_px)
 
 
-def _divide_plane_wave(obj: NDArray, vacuum: NDArray[np.bool_]) -> NDArray[np.complex64]:
-    """Least-squares plane of the phase and mean log amplitude over the vacuum, with one robust pass."""
+def _divide_plane_wave(
+    obj: NDArray, vacuum: NDArray[np.bool_], light: NDArray[np.floating]
+) -> NDArray[np.complex64]:
+    """Least-squares plane of the phase and median log amplitude over the vacuum, with one robust pass."""
     rows, columns = np.nonzero(vacuum)
     middle = np.angle(np.sum(obj[vacuum]))
     values = obj[vacuum] * np.exp(-1j * middle)
     design = np.stack([np.ones(len(rows)), rows, columns], axis=1)
     phase = np.angle(values)
-    weight = np.ones(len(rows))
+    known = np.sqrt(light[vacuum].astype(np.float64))
+    weight = known
     for _ in range(2):
         plane, *_ = np.linalg.lstsq(design * weight[:, None], phase * weight, rcond=None)
         rest = phase - design @ plane
         spread = 1.4826 * np.median(np.abs(rest)) + 1e-9
-        weight = (np.abs(rest) < 4 * spread).astype(float)
-    log_amplitude = np.median(np.log(np.maximum(np.abs(values), 1e-6)))
+        weight = known * (np.abs(rest) < 4 * spread)
+    log_amplitude = _weighted_median(np.log(np.maximum(np.abs(values), 1e-6)), known**2)
     all_rows, all_columns = np.indices(obj.shape)
     wave = plane[0] + middle + plane[1] * all_rows + plane[2] * all_columns
     return (obj * np.exp(-log_amplitude - 1j * wave)).astype(np.complex64)
+
+
+def _weighted_median(values: NDArray[np.floating], weight: NDArray[np.float64]) -> float:
+    order = np.argsort(values)
+    share = np.cumsum(weight[order])
+    return float(values[order][np.searchsorted(share, share[-1] / 2)])

@@ -91,35 +91,3 @@ def kb_probe(
         axes.append(fft.fftshift(fft.ifft(aperture * np.exp(-1j * np.pi * wavelength * defocus_m * q**2))))
     probe = np.outer(axes[0], axes[1])
     return (probe * np.sqrt(photons / np.sum(np.abs(probe) ** 2))).astype(np.complex64)
-
-
-def pixel_modes(shape: tuple[int, int], count: int) -> NDArray[np.float32]:
-    """Exit-wave weights that model the integration of intensity over each detector pixel.
-
-    A square pixel multiplies the coherence of the exit wave by sinc(Δr / (n dx)). The measured intensity
-    is Σ_k |F[g_k ψ]|² with g_k the eigenvectors of that kernel times the root of their eigenvalues
-    (physics.md, "Detector pixels and the window").
-
-    Parameters
-    ----------
-    shape : (int, int)
-        Rows and columns of the window.
-    count : int
-        How many of the products of row and column vectors to keep, largest eigenvalues first; 1 means
-        ideal point pixels.
-
-    Returns
-    -------
-    (count, ny, nx) float32
-        Weights; Σ_k g_k² tends to 1 everywhere as `count` grows.
-    """
-    if count == 1:
-        return np.ones((1, *shape), dtype=np.float32)
-    factors = []
-    for n in shape:
-        index = np.arange(n)
-        values, vectors = np.linalg.eigh(np.sinc((index[:, None] - index[None, :]) / n))
-        factors.append([np.sqrt(max(values[-k], 0.0)) * vectors[:, -k] for k in (1, 2, 3, 4)])
-    products = [np.outer(row, column) for row in factors[0] for column in factors[1]]
-    products.sort(key=lambda product: -float(np.sum(product**2)))
-    return np.array(products[:count], dtype=np.float32)

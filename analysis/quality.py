@@ -1,92 +1,42 @@
-"""How good a reconstruction is: ring correlation, transfer function, dose, residuals and noise.
+"""What a reconstruction cost and what it left: fluence, dose, residuals, noise against the shot limit.
 
 Arrays in, arrays out; nothing here knows how the reconstruction was made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import xraydb
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft, ndimage, sparse, spatial, stats
-from skimage.registration import phase_cross_correlation
+from scipy import stats
 
+from ptychrome.analysis.resolution import align_ambiguities as align_ambiguities
+from ptychrome.analysis.resolution import fourier_ring_correlation as fourier_ring_correlation
 from ptychrome.analysis.scan import DataError
 
 Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Pixel = tuple[float, float]
-Criterion = Literal["half_bit", "one_bit"]
 ELEMENTARY_CHARGE_C = 1.602176634e-19  # J per eV
 ELAM_RANGE_EV = (100.0, 800e3)  # where the tables of Elam, Ravel & Sieber are reliable
-
-
-@dataclass(frozen=True)
-class RingCorrelation:
-    """Fourier ring correlation of two images, with the thresholds of van Heel & Schatz (2005).
-
-    All (m,) float64: `frequency`, mean spatial frequency of each ring, 1/m; `correlation`, Re Σ F₁ F₂* over
-    √(Σ|F₁|² Σ|F₂|²), 0 where a ring is empty; `samples`, its number n of independent Fourier samples (see
-    `fourier_ring_correlation`). `nyquist` is the Nyquist frequency of the coarser axis, 1/m.
-    """
-
-    frequency: Float
-    correlation: Float
-    samples: Float
-    nyquist: float
-
-    @property
-    def half_bit(self) -> Float:
-        """(m,) float64: half a bit of information per sample in the mean of both images."""
-        root = np.sqrt(self.samples)
-        return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
-
-    @property
-    def one_bit(self) -> Float:
-        """(m,) float64: one bit of information per sample."""
-        root = np.sqrt(self.samples)
-        return (0.5 + 2.4142 / root) / (1.5 + 1.4142 / root)
-
-    def resolution_m(self, criterion: Criterion = "half_bit") -> float:
-        """Full period at the first crossing, m, interpolated between rings.
-
-        NaN if the lowest ring is already below; the Nyquist full period, a bound set by the pixels and
-        flagged by `reaches_nyquist`, if none is.
-        """
-        return _first_crossing(self.frequency, self.correlation - getattr(self, criterion), self.nyquist)
-
-    def reaches_nyquist(self, criterion: Criterion = "half_bit") -> bool:
-        """Whether the correlation stays above the threshold in every ring."""
-        return bool(np.all(self.correlation >= getattr(self, criterion)))
-
-
-@dataclass(frozen=True)
-class TransferFunction:
-    """Phase-retrieval transfer function `prtf` (m,) over `frequency` (m,) in 1/m, both float64.
-
-    `nyquist` is the Nyquist frequency of the coarser axis, 1/m.
-    """
-
-    frequency: Float
-    prtf: Float
-    nyquist: float
-
-    def resolution_m(self, level: float = float(np.exp(-1))) -> float:
-        """Full period where the curve first falls to `level`, m; NaN and Nyquist as in `RingCorrelation`."""
-        return _first_crossing(self.frequency, self.prtf - level, self.nyquist)
 
 
 @dataclass(frozen=True)
 class ShotNoise:
     """Noise against the shot-noise reference σ = 1/(2√n), from `noise_vs_shot_limit`.
 
-    `ratio` is the robust spread over σ of the difference without its long periods (white noise of spread σ:
-    1), `low_ratio` that of the long periods (white noise: `white_low_ratio`). `high` and `low`, (ny, nx)
-    float64 in the unit of the difference, are the two parts, NaN outside the region.
+    Attributes
+    ----------
+    ratio : float
+        Robust spread over σ of the difference without its long periods; white noise of spread σ: 1.
+    low_ratio : float
+        The same of the long periods.
+    white_low_ratio : float
+        What white noise would leave in `low_ratio`.
+    high, low : (ny, nx) float64
+        The two parts in the unit of the difference, NaN outside the region.
     """
 
     ratio: float
@@ -96,155 +46,27 @@ class ShotNoise:
     low: Float
 
 
-def align_ambiguities(
-    image: NDArray, reference: NDArray, weight: NDArray, *, largest_shift_px: float = 8.0
-) -> tuple[NDArray, tuple[float, float]]:
-    """Remove what ptychography leaves open between two reconstructions, by weighted least squares.
-
-    Returns the image (ny, nx) float64 or complex128 on the reference, and the (row, column) shift applied.
-    A complex factor and a phase ramp (complex images) or an offset and a plane (real ones), and a shift in
-    steps of 1/100 px (Guizar-Sicairos et al., Opt. Lett. 33, 156 (2008)), applied in Fourier space to the
-    mirrored image, which leaves noise white.
-    Raises `DataError` if shapes differ, or pixels with weight are missing or not finite.
-
-    Parameters
-    ----------
-    image, reference : (ny, nx) float or complex
-    weight : (ny, nx) float or bool
-        Not negative; soft edges let the shift be found.
-    largest_shift_px : float
-        A larger shift is taken for noise and not applied.
-    """
-    weight = np.asarray(weight, dtype=np.float64)
-    moving, fixed = (_checked_image(each, weight) for each in (image, reference))
-    flat = matched = _match(moving, fixed, weight)
-    shift = np.zeros(2)
-    for _ in range(3):  # the weight does not move along and holds the shift back: repeat
-        smooth = [_weighted(ndimage.gaussian_filter(each, 1.0), weight) for each in (fixed, matched)]
-        step, _, _ = phase_cross_correlation(*smooth, upsample_factor=100, normalization=None)
-        shift = shift + np.asarray(step, dtype=np.float64)
-        if np.abs(shift).max() > largest_shift_px:
-            return flat, (0.0, 0.0)
-        matched = _match(_shifted(flat, shift), fixed, weight)
-    return matched, (float(shift[0]), float(shift[1]))
-
-
-def fourier_ring_correlation(
-    first: NDArray, second: NDArray, pixel_m: Pixel, region: Mask | None = None, *, taper: float = 0.5
-) -> RingCorrelation:
-    """Fourier ring correlation of two images, the second brought onto the first (`align_ambiguities`).
-
-    Frequencies count from the carrier of the first: level complex images (`normalise`) before. Weighted
-    means are subtracted. The soft window w correlates neighbouring Fourier samples; the independent share,
-    (D/L)² for an object of size D in the source, is here A / (ny nx) with A = (Σw²)² / Σw⁴ (exact for wide
-    rings, a fifth too small in these), half of it for real images (Friedel pairs). Rings are 1/√A wide, or
-    a Fourier pixel of the shorter side. Source: van Heel & Schatz, J. Struct. Biol. 151, 250 (2005).
-    Raises `DataError` as `align_ambiguities` does, or if the region is too small for one ring.
-
-    Parameters
-    ----------
-    first, second : (ny, nx) float or complex
-    pixel_m : (float, float), m
-    region : (ny, nx) bool, optional
-        Pixels to use, such as the well-lit field; default all.
-    taper : float
-        Width of the window's sin² edge over the region's largest depth: 1, like Hann, leaks least; 0 is hard.
-    """
-    region = np.ones(first.shape, dtype=bool) if region is None else np.asarray(region, dtype=bool)
-    window = _soft_window(region, taper)
-    one = _checked_image(first, window)
-    two, _ = align_ambiguities(second, first, window)
-    one_hat, two_hat = (fft.fft2(_weighted(each, window)) for each in (one, two))
-    area = np.sum(window**2) ** 2 / np.sum(window**4)
-    index, frequency, nyquist = _rings(one.shape, pixel_m, 1 / np.sqrt(area * pixel_m[0] * pixel_m[1]))
-    planes = (one_hat * np.conj(two_hat)).real, np.abs(one_hat) ** 2, np.abs(two_hat) ** 2, np.ones(one.shape)
-    cross, power, other, pixels = (_ring_sums(index, plane, len(frequency)) for plane in planes)
-    norm = np.sqrt(power * other)
-    correlation = np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)
-    samples = pixels * (1.0 if np.iscomplexobj(two) else 0.5) * area / one.size
-    return RingCorrelation(frequency, correlation, samples, nyquist)
-
-
-def phase_retrieval_transfer_function(
-    waves: Sequence[NDArray] | NDArray, amplitude: NDArray, pixel_m: Pixel
-) -> TransferFunction:
-    """Transfer function of k independent reconstructions, √(Σ|⟨Ψ⟩|² / ΣI) over rings and positions.
-
-    k = 1 is the plain ratio |Ψ|/√I. Each wave first gets the phase (per position) and the linear phase (a
-    common shift of probe and object) of the first. The mean is quadratic because ΣI is unbiased where
-    ⟨|Ψ|/√I⟩ diverges on single photons. Unrelated phases give 1/√k, so the level 1/e needs k ≥ 8. Coherent
-    models only: the strongest of several modes alone stays below 1.
-    Sources: Chapman et al., J. Opt. Soc. Am. A 23, 1179 (2006); Uematsu et al. (2023).
-    Raises `DataError` if shapes differ, there is no wave, or no ring holds measured photons.
-
-    Parameters
-    ----------
-    waves : (k, n_pos, ny, nx) complex, √photons
-        Far-field waves Ψ, zero frequency at [0, 0].
-    amplitude : (n_pos, ny, nx) float32, √photons
-        In the same order; negative where not measured.
-    pixel_m : (float, float), m
-    """
-    if not len(waves) or any(np.shape(wave) != amplitude.shape for wave in waves):
-        raise DataError(f"{len(waves)} waves do not have the shape {amplitude.shape} of the amplitudes")
-    measured = amplitude >= 0
-    mean = np.array(waves[0], dtype=np.complex128)
-    for wave in waves[1:]:
-        mean += _in_phase(wave, waves[0], measured)
-    mean /= len(waves)
-    index, frequency, nyquist = _rings(amplitude.shape[1:], pixel_m)
-    power, photons = (
-        _ring_sums(index, np.sum(each.astype(np.float64) ** 2, axis=0, where=measured), len(frequency))
-        for each in (np.abs(mean), amplitude)
-    )
-    seen = photons > 0
-    if not seen.any():
-        raise DataError("no measured photons in any ring; expected amplitudes in √photons")
-    return TransferFunction(frequency[seen], np.sqrt(power[seen] / photons[seen]), nyquist)
-
-
-def checkerboard_halves(positions: Float) -> tuple[Mask, Mask]:
-    """Two (n,) bool masks that split any scan into interleaved halves; their sizes differ by one at most.
-
-    `positions` are (n, 2) float64, m, in any order. Colours alternate along the minimum spanning tree, an
-    exact checkerboard on a raster; then they are flipped and swapped as long as that parts more close
-    neighbours. Raises `DataError` if positions are fewer than two, of another shape, or not finite.
-    """
-    positions = np.asarray(positions, dtype=np.float64)
-    if positions.shape != (max(len(positions), 2), 2) or not np.isfinite(positions).all():
-        raise DataError(f"positions of shape {positions.shape}; expected finite (n, 2) with n of 2 or more")
-    distance = spatial.distance.cdist(positions, positions)
-    distance = np.maximum(distance / (distance.max() or 1.0), 1e-6)  # SciPy takes less than 1e-8 for no edge
-    tree = sparse.csgraph.minimum_spanning_tree(distance)
-    order, parent = sparse.csgraph.breadth_first_order(tree, 0, directed=False)
-    sign = np.ones(len(positions))
-    for node in order[1:]:
-        sign[node] = -sign[parent[node]]
-    near = np.exp(-0.5 * (distance / np.median(tree.data)) ** 2)
-    np.fill_diagonal(near, 0.0)
-    for _ in range(len(sign)):
-        gain = sign * (near @ sign)  # weight of same-coloured neighbours less that of the others
-        plus, minus = (int(np.argmax(np.where(sign == colour, gain, -np.inf))) for colour in (1, -1))
-        if abs(surplus := sign.sum()) > 1:
-            sign[plus if surplus > 0 else minus] *= -1
-        elif gain[plus] + gain[minus] + 2 * near[plus, minus] > 1e-9:
-            sign[[plus, minus]] *= -1
-        else:
-            break
-    return sign > 0, sign < 0
-
-
 def fluence_per_m2(illumination: NDArray, pixel_m: Pixel) -> Float:
-    """Fluence (ny, nx) float64, photons/m², from Σ|P|² (ny, nx), photons per object pixel of `pixel_m`."""
+    """Photons per area of the sample.
+
+    Parameters
+    ----------
+    illumination : (ny, nx) float32, photons
+        Σ|P|² over all positions, per object pixel.
+    pixel_m : (float, float), m
+
+    Returns
+    -------
+    (ny, nx) float64, photons/m²
+    """
     return np.asarray(illumination, dtype=np.float64) / (pixel_m[0] * pixel_m[1])
 
 
 def dose_Gy(photons_per_m2: ArrayLike, energy_eV: float, formula: str) -> Float:
-    """Dose in Gy = J/kg at the entrance of a material: fluence · E · μ/ρ.
+    """Dose at the entrance of a material: fluence · E · μ/ρ.
 
     μ/ρ is the photoelectric part (Elam, Ravel & Sieber 2002, through xraydb); fluorescence counts as
     absorbed, so a small particle above the V K edge gets up to a fifth less.
-    Raises `DataError` if an element or the formula is unknown or the energy is outside 100 eV to 800 keV.
 
     Parameters
     ----------
@@ -252,6 +74,15 @@ def dose_Gy(photons_per_m2: ArrayLike, energy_eV: float, formula: str) -> Float:
     energy_eV : float
     formula : str
         Such as ``"V2O5"``; fractions as decimals, ``"Li1.43V0.86O2"``.
+
+    Returns
+    -------
+    float64 array of the same shape, Gy
+
+    Raises
+    ------
+    DataError
+        If an element or the formula is unknown or the energy is outside 100 eV to 800 keV.
     """
     if not ELAM_RANGE_EV[0] <= energy_eV <= ELAM_RANGE_EV[1]:
         raise DataError(f"no absorption tables at {energy_eV} eV; expected 100 eV to 800 keV")
@@ -267,12 +98,11 @@ def dose_Gy(photons_per_m2: ArrayLike, energy_eV: float, formula: str) -> Float:
 
 
 def residual_map(amplitude: NDArray, model_amplitude: NDArray) -> tuple[Float, Float]:
-    """Means of 4 (√I − |Ψ|)² over positions (ny, nx) and over detector pixels (n_pos,): 1 is photon noise.
+    """Means of 4 (√I − |Ψ|)² over positions and over detector pixels: 1 is photon noise.
 
     Exact for bright pixels, where √I of Poisson counts has variance 1/4. At few counts λ the expectation
     of a perfect model is 1.05 (λ = 10), 1.16 (5), 1.65 (2), 1.81 (1), 1.53 (0.5), 0.92 (0.2), 0.55 (0.1)
-    and 8 λ below. A fit takes up noise as well: fitted unknowns over measured values. NaN: not measured.
-    Raises `DataError` if shapes differ.
+    and 8 λ below. A fit takes up noise as well: fitted unknowns over measured values.
 
     Parameters
     ----------
@@ -280,6 +110,17 @@ def residual_map(amplitude: NDArray, model_amplitude: NDArray) -> tuple[Float, F
         Negative where not measured.
     model_amplitude : (n_pos, ny, nx) float, √photons
         |Ψ|, or √Σ|Ψ|² over modes, in the same order.
+
+    Returns
+    -------
+    of_pixels : (ny, nx) float64
+    of_positions : (n_pos,) float64
+        NaN: not measured.
+
+    Raises
+    ------
+    DataError
+        If shapes differ.
     """
     if amplitude.shape != model_amplitude.shape or amplitude.ndim != 3:
         raise DataError(
@@ -301,7 +142,6 @@ def noise_vs_shot_limit(
     All cosines with periods above `longest_period_m` (on a box wider by half of it, so that slopes across the
     border fit) are fitted inside the region with weights 1/σ². Each pixel's rest is divided by the share
     √(1 − leverage) of white noise that it keeps. Memory: 8 bytes · pixels · π · area / `longest_period_m`².
-    Raises `DataError` if shapes differ or the region is too small, or has pixels not finite or unlit.
 
     Parameters
     ----------
@@ -311,7 +151,17 @@ def noise_vs_shot_limit(
     pixel_m : (float, float), m
     photons : (ny, nx) float or a number
         Photons n per object pixel.
-    longest_period_m : float, m, the longest full period that counts as noise
+    longest_period_m : float, m
+        The longest full period that counts as noise.
+
+    Returns
+    -------
+    ShotNoise
+
+    Raises
+    ------
+    DataError
+        If shapes differ or the region is too small, or has pixels not finite or unlit.
     """
     region, photons = np.asarray(region, dtype=bool), np.asarray(photons, dtype=np.float64)
     if difference.shape != region.shape or photons.shape not in ((), region.shape) or not region.any():
@@ -333,105 +183,6 @@ def noise_vs_shot_limit(
     rest = high[region] / sigma / np.sqrt(1 - leverage)
     ratio, low_ratio = (float(stats.median_abs_deviation(each, scale="normal")) for each in (rest, smooth))
     return ShotNoise(ratio, low_ratio, float(np.sqrt(leverage.mean())), high, low)
-
-
-def _first_crossing(frequency: Float, excess: Float, nyquist: float) -> float:
-    below = np.flatnonzero(excess < 0)
-    if not below.size or below[0] == 0:
-        return float("nan") if below.size else 1 / nyquist
-    pair = slice(below[0] - 1, below[0] + 1)
-    return 1 / float(np.interp(0.0, -excess[pair], frequency[pair]))
-
-
-def _rings(
-    shape: tuple[int, ...], pixel_m: Pixel, least_width: float = 0.0
-) -> tuple[NDArray[np.int64], Float, float]:
-    """Ring of each Fourier pixel, mean frequency of the rings 1, 2, … full up to Nyquist, and Nyquist."""
-    axes = [fft.fftfreq(n, pixel) for n, pixel in zip(shape, pixel_m, strict=True)]
-    radius = np.hypot(axes[0][:, None], axes[1][None, :])
-    width = max(least_width, *(abs(axis[1]) for axis in axes))
-    nyquist = 0.5 / max(pixel_m)
-    count = int(nyquist / width - 0.5 + 1e-9)
-    if count < 1:
-        raise DataError(f"rings of {width:.3g} 1/m do not fit below {nyquist:.3g} 1/m; use a larger area")
-    index = np.floor(radius / width + 0.5).astype(np.int64)
-    pixels = _ring_sums(index, np.ones(shape), count)
-    return index, _ring_sums(index, radius, count) / pixels, nyquist
-
-
-def _ring_sums(index: NDArray[np.int64], values: Float, count: int) -> Float:
-    return np.bincount(index.ravel(), values.ravel(), count + 1)[1 : count + 1].astype(np.float64)
-
-
-def _soft_window(region: Mask, taper: float) -> Float:
-    """1 well inside, a sin² edge towards the region's border and the frame's."""
-    depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
-    edge = max(taper * depth.max(), 1.0)
-    return np.sin(np.pi / 2 * np.minimum(depth / edge, 1)) ** 2
-
-
-def _checked_image(image: NDArray, weight: Float) -> NDArray:
-    """The image in double precision; what has no weight and is not finite becomes the weighted mean."""
-    if image.shape != weight.shape or image.ndim != 2:
-        raise DataError(f"image {image.shape} and weight {weight.shape}; expected the same two axes")
-    used = weight > 0
-    if not used.any() or not np.isfinite(image[used]).all():
-        raise DataError("expected finite pixels with a positive weight; there are none or some are NaN")
-    image = image.astype(np.complex128 if np.iscomplexobj(image) else np.float64)
-    image[~np.isfinite(image)] = np.average(image[used], weights=weight[used])
-    return image
-
-
-def _weighted(image: NDArray, weight: Float) -> NDArray:
-    return weight * (image - np.average(image, weights=weight))
-
-
-def _match(image: NDArray, reference: NDArray, weight: Float) -> NDArray:
-    """Least-squares factor and phase ramp (complex) or offset and plane (real)."""
-    if np.iscomplexobj(image) or np.iscomplexobj(reference):
-        image = image * np.exp(-1j * _phase_plane(weight * image * np.conj(reference)))
-        power = np.sum(weight * np.abs(image) ** 2)
-        return image * (np.sum(weight * image * np.conj(reference)).real / power if power > 0 else 1.0)
-    design, root = _plane_design(image.shape), np.sqrt(weight).ravel()
-    plane, *_ = np.linalg.lstsq((design * root).T, root * (reference - image).ravel(), rcond=None)
-    return image + (plane @ design).reshape(image.shape)
-
-
-def _plane_design(shape: tuple[int, ...]) -> Float:
-    return np.vstack([np.ones(np.prod(shape)), *np.indices(shape).reshape(2, -1)])
-
-
-def _phase_plane(product: NDArray) -> Float:
-    """The phase plane p that maximises Re Σ product · exp(−ip): Fourier peak, then Newton's method."""
-    shape = product.shape
-    padded = [2 * n for n in shape]
-    peak = np.unravel_index(np.argmax(np.abs(fft.fft2(product, s=padded))), padded)
-    slopes = [2 * np.pi * fft.fftfreq(n)[k] for n, k in zip(padded, peak, strict=True)]
-    design, product = _plane_design(shape), product.ravel()
-    plane = np.array([0.0, *slopes])
-    plane[0] = np.angle(np.sum(product * np.exp(-1j * plane @ design)))
-    for _ in range(10):
-        rest = product * np.exp(-1j * plane @ design)
-        step, *_ = np.linalg.lstsq((design * rest.real) @ design.T, design @ rest.imag, rcond=1e-12)
-        plane += step
-    return (plane @ design).reshape(shape)
-
-
-def _shifted(image: NDArray, shift: Float) -> NDArray:
-    """Fourier shift of the mirrored image, which has no jump at its border."""
-    mirrored = np.pad(image, [(0, n) for n in image.shape], mode="symmetric")
-    moved = fft.ifft2(ndimage.fourier_shift(fft.fft2(mirrored), shift))[: image.shape[0], : image.shape[1]]
-    return moved if np.iscomplexobj(image) else moved.real
-
-
-def _in_phase(wave: NDArray, first: NDArray, measured: Mask) -> NDArray:
-    """Waves (n_pos, ny, nx) with a phase per position and one linear phase taken from the first."""
-    product = np.where(measured, wave * np.conj(first), 0)
-    phase = np.angle(product.sum(axis=(1, 2), keepdims=True))
-    plane = _phase_plane(fft.fftshift(np.sum(product * np.exp(-1j * phase), axis=0)))
-    ramp = np.exp(-1j * fft.ifftshift(plane))
-    phase = np.angle(np.sum(product * ramp, axis=(1, 2), keepdims=True))
-    return wave * ramp * np.exp(-1j * phase)
 
 
 def _cosines(region: Mask, pixel_m: Pixel, longest_period_m: float) -> Float:

@@ -11,6 +11,8 @@ from ptychrome.analysis.joint import JointOptions
 from ptychrome.analysis.options import Options, StackOptions, Stage
 from ptychrome.analysis.xanes import XanesOptions
 
+PRTF_LEAST_STARTS = 8  # unrelated phases leave 1/√k, which must be below the level of 1/e
+
 
 class ChemistryOptions(Options):
     """From spectra and phase to chemical maps.
@@ -39,6 +41,28 @@ class ChemistryOptions(Options):
     average_n_eff: bool = True
 
 
+class QualityOptions(Options):
+    """What is checked of the highest energy once all maps are out; either makes a map of the residual, too.
+
+    Attributes
+    ----------
+    halves : bool
+        Reconstruct two halves of the positions, each from scratch, for the Fourier ring correlation: takes
+        as long as one reconstruction from scratch.
+    prtf_starts : int
+        Reconstructions from scratch in other random orders of the positions for the phase-retrieval transfer
+        function; its level of 1/e means something from eight on; 0: none.
+    """
+
+    halves: bool = False
+    prtf_starts: Annotated[int, Field(ge=0, le=64)] = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is checked."""
+        return self.halves or self.prtf_starts > 0
+
+
 class Recipe(Options):
     """Everything that decides how frames become maps.
 
@@ -52,7 +76,7 @@ class Recipe(Options):
         energy starts from scratch.
     joint : JointOptions or None
         Refinement of all energies together, after the last one; None: each stays as it is.
-    stack, xanes, chemistry
+    stack, xanes, chemistry, quality
         Options of these steps.
     n_clusters : int
         Number of chemical states looked for.
@@ -65,4 +89,5 @@ class Recipe(Options):
     stack: StackOptions = StackOptions()
     xanes: XanesOptions = XanesOptions()
     chemistry: ChemistryOptions = ChemistryOptions()
+    quality: QualityOptions = QualityOptions()
     n_clusters: Annotated[int, Field(ge=1, le=20)] = 6

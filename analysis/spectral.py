@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy import ndimage
 
 from ptychrome.analysis.kramers_kronig import kramers_kronig_operator
 from ptychrome.analysis.normalise import absorbance_of, phase_of
@@ -18,6 +19,9 @@ from ptychrome.analysis.scan import DataError
 Float = NDArray[np.float64]
 FEWEST_ENERGIES = 8
 LARGEST_RANK = 12
+EDGE_MARGIN = 5.0  # standard deviations of the largest singular value of noise
+LARGEST_LEAK = 0.02  # of a component of matter, into what Kramers–Kronig forbids
+LOCAL_MARGIN = 1.4  # by which a place must exceed the worst place of what Kramers–Kronig forbids
 
 
 class SpectralOptions(Options):
@@ -28,7 +32,7 @@ class SpectralOptions(Options):
     low_rank : bool
         Whether the spectra are sums of few components.
     rank : int or None
-        Their number; None: as many as stand out of the noise.
+        Their number; None: as many as stand out of noise and artefacts.
     kramers_kronig : bool
         Whether absorption and phase of each component must belong together.
     phase_weight : float
@@ -52,10 +56,12 @@ class SpectralModel:
     rank : int
         Components in use.
     strength : (n,) float64
-        Singular values of all components, in units of what noise alone would give; those above 1 stand out.
+        Singular values of the principal components, in units of what noise and artefacts would reach; the
+        leading ones above 1 stand out.
     residual : (ny, nx) float32
-        rms over energies of what the model leaves, in units of its median over the particle: a rare state
-        that the model lacks stands out. NaN outside.
+        rms over energies of what the model leaves of a possible spectrum, in units of its median over the
+        particle: a rare state that the model lacks stands out. Where the model has all components, of what
+        is not possible. NaN outside.
     """
 
     log_object: NDArray[np.complex64]
@@ -74,7 +80,7 @@ def spectral_model(
     """Estimate the model from the images of all energies.
 
     ln O = −μt/2 + iφ of each pixel, 2 n numbers with equal noise, is projected on what a Kramers–Kronig pair
-    can be and then on the strongest principal components.
+    can be and then on the strongest principal components, and on the spectra of places that these miss.
 
     Parameters
     ----------
@@ -108,18 +114,16 @@ def spectral_model(
     allowed = (
         kramers_kronig_projector(energy_eV, element, weight) if options.kramers_kronig else np.eye(2 * n)
     )
-    left, values, right = np.linalg.svd(data @ allowed, full_matrices=False)
-    strength = values / _noise_edge(data @ allowed, values)
-    rank = options.rank or int(np.clip(np.sum(strength > 1), 1, LARGEST_RANK))
-    if not options.low_rank:
-        rank = len(values)
-    fitted = (left[:, :rank] * values[:rank]) @ right[:rank]
-    left_over = np.sqrt(np.mean((data - fitted) ** 2, axis=1))
+    possible = data @ allowed
+    basis, strength = _components(possible, data - possible, particle, options)
+    fitted = possible @ basis.T @ basis
+    left_over = np.sqrt(np.mean(((possible if options.low_rank else data) - fitted) ** 2, axis=1))
     log_object = np.zeros(obj.shape, np.complex64)
     log_object[:, particle] = -(fitted[:, :n] + 1j * fitted[:, n:] / options.phase_weight).T
     residual = np.full(particle.shape, np.nan, np.float32)
-    residual[particle] = left_over / np.median(left_over)
-    return SpectralModel(log_object, rank, strength, residual)
+    if np.median(left_over) > 0:
+        residual[particle] = left_over / np.median(left_over)
+    return SpectralModel(log_object, len(basis), strength, residual)
 
 
 def kramers_kronig_projector(energy_eV: Float, element: str, weight: Float | None = None) -> Float:
@@ -154,14 +158,63 @@ def kramers_kronig_projector(energy_eV: Float, element: str, weight: Float | Non
     return orthonormal @ orthonormal.T
 
 
-def _noise_edge(data: Float, values: Float) -> float:
-    """Largest singular value that noise alone gives: the edge of the Marchenko–Pastur law.
+def _components(
+    possible: Float, forbidden: Float, particle: NDArray[np.bool_], options: SpectralOptions
+) -> tuple[Float, Float]:
+    """Spectra (rank, 2 n), orthonormal, of the model, and the strength of all principal components.
 
-    The noise is that of the weaker half of the values that are not zero.
+    Principal components as long as they stand out of noise and artefacts; then, while a place of 3 × 3
+    pixels stands out of what they leave, the spectrum of that place: a rare state has a say of its own.
     """
-    rank = int(np.sum(values > 1e-9 * values[0]))
-    pixels = len(data)
-    weak = values[rank // 2 : rank]
-    sigma = np.sqrt(np.mean(weak**2) / pixels)
-    # the weaker half of the spectrum holds less than its share: matched to the law for rank ≪ pixels
-    return float(1.15 * sigma * (np.sqrt(pixels) + np.sqrt(rank)))
+    left, values, right = np.linalg.svd(possible, full_matrices=False)
+    strength = values / _noise_edge(left, values, forbidden)
+    if not options.low_rank:
+        return right, strength
+    if options.rank is not None:
+        return right[: options.rank], strength
+    rank = int(np.clip(np.argmin(strength > 1), 1, LARGEST_RANK))
+    basis, others = right[:rank], left[:, :rank]
+    _, usual = _standing_out(forbidden - others @ (others.T @ forbidden), particle)
+    while options.kramers_kronig and len(basis) < LARGEST_RANK:
+        rest = possible - possible @ basis.T @ basis
+        place, height = _standing_out(rest, particle)
+        if height <= LOCAL_MARGIN * usual:
+            break
+        basis = np.vstack([basis, np.linalg.svd(rest[place], full_matrices=False)[2][:1]])
+    return basis, strength
+
+
+def _standing_out(spectra: Float, particle: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], float]:
+    """The 3 × 3 pixels with the largest rms: which of the spectra, and the rms in units of its median."""
+    squares = np.zeros(particle.shape)
+    squares[particle] = np.mean(spectra**2, axis=1)
+    rms = np.sqrt(np.maximum(ndimage.uniform_filter(squares, 3, mode="constant"), 0))
+    rms[~particle] = 0
+    peak = np.zeros(particle.shape, bool)
+    peak.flat[np.argmax(rms)] = True
+    place = ndimage.binary_dilation(peak, np.ones((3, 3)))[particle]
+    return place, float(rms.max() / max(np.median(rms[particle]), 1e-12))
+
+
+def _noise_edge(left: Float, values: Float, forbidden: Float) -> Float:
+    """Largest singular value that each component must exceed: what noise and artefacts alone would reach.
+
+    What Kramers–Kronig forbids holds no matter, but as much noise, and of the errors of single energies about
+    half: its largest singular value tells how strong such things get. The little that matter leaves there,
+    because the relation is not exact, has the map of its own component and is taken out with it. Without the
+    constraint, and where the phase has another weight than its noise, the bulk of the values decides:
+    Marchenko and Pastur, Math. USSR Sb. 1, 457 (1967).
+    """
+    pixels, rank = len(left), int(np.sum(values > 1e-9 * values[0]))
+    beta = rank / pixels
+    # median of the law for rank < pixels / 2, within 1 %; components of matter among the values raise it
+    bulk = np.median(values[:rank]) / np.sqrt(1 - beta / 3) * (1 + np.sqrt(beta))
+    gram, shares = forbidden.T @ forbidden, left[:, :LARGEST_RANK].T @ forbidden
+    edge = np.full(len(values), bulk)
+    for place, (share, value) in enumerate(zip(shares, values, strict=False)):
+        leak = min(1.0, (LARGEST_LEAK * value) ** 2 / max(share @ share, 1e-300))
+        gram = gram - leak * np.outer(share, share)
+        edge[place:] = max(bulk, np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0.0)))
+    # Tracy and Widom, Commun. Math. Phys. 177, 727 (1996): the relative spread of a largest singular value
+    spread = 0.63 * (pixels**-0.5 + rank**-0.5) ** (1 / 3) / (pixels**0.5 + rank**0.5)
+    return edge * (1 + EDGE_MARGIN * spread)

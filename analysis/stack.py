@@ -111,19 +111,20 @@ def add_energy(
     grid = stack.grid
     lit = reconstruction.illumination / reconstruction.illumination.max()
     obj = pixel_average(reconstruction.object) if options.pixel_average else reconstruction.object
-    first = normalise(obj, lit > options.lit_fraction)
-    field = grid.resample(lit, geometry, order=1, outside=0.0) > options.lit_fraction
+    first = normalise(obj, lit > options.lit_fraction, light=lit)
+    light = grid.resample(lit, geometry, order=1, outside=0.0)
+    field = light > options.lit_fraction
     shift = np.zeros(2)
     count = int(stack.done.sum())
     if count:
         mean_phase = stack.reference / count
         for _ in range(options.registration_passes):
             moved = grid.resample(first.object, geometry, (shift[0], shift[1]))
-            moved = normalise(moved, field, stack.vacuum if stack.found_vacuum else None).object
+            moved = normalise(moved, field, stack.vacuum if stack.found_vacuum else None, light=light).object
             both = field & stack.field
             shift += grid.pixel_m * np.array(register(mean_phase * both, phase_of(moved) * both))
     obj = grid.resample(first.object, geometry, (shift[0], shift[1]))
-    final = normalise(obj, field, stack.vacuum if count and stack.found_vacuum else None)
+    final = normalise(obj, field, stack.vacuum if count and stack.found_vacuum else None, light=light)
     objects, shifts = stack.object.copy(), stack.shift_m.copy()
     replaced = np.nan_to_num(phase_of(objects[index])) if np.isfinite(shifts[index, 0]) else 0.0
     objects[index], shifts[index] = final.object, shift

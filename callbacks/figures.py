@@ -22,9 +22,11 @@ from ptychrome.callbacks.panels import (
     View,
     direction_arrows,
     draw_clusters,
+    draw_detector_residual,
     draw_error,
     draw_map,
     draw_probe,
+    draw_ring_correlation,
     draw_scatter,
     draw_spectra,
     map_title,
@@ -50,8 +52,13 @@ SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 DRAWING_SHARE = 0.1  # of the time that a live figure may take
 
 
+CHECK_IN = 3.75  # height of the row of quality figures
+
+
 def results_figure(revision: Revision, *, paper_scales: bool = False) -> Figure:
     """One page: the maps, the clusters and their spectra; of a single energy object, probe and convergence.
+
+    Where the quality was checked, a row with what was found is at the bottom.
 
     Parameters
     ----------
@@ -92,6 +99,23 @@ def summary_figure(revisions: Sequence[Revision], *, paper_scales: bool = False)
     if not revisions:
         raise ValueError("no results to draw; expected at least one revision")
     return _summary_page(revisions, paper_scales)
+
+
+def quality_figure(revision: Revision) -> Figure:
+    """Ring correlation with its resolutions, residual on the detector and convergence in one row.
+
+    Parameters
+    ----------
+    revision : Revision
+        What is not there leaves its place empty.
+
+    Returns
+    -------
+    Figure
+    """
+    figure = _page(14.9, CHECK_IN + 0.85, _heading(revision))
+    _quality_row(figure, revision, 0.95)
+    return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -161,7 +185,8 @@ class FigureSink:
 
 
 def _spectro_page(revision: Revision, paper_scales: bool) -> Figure:
-    figure = _page(14.9, 11.35, _heading(revision))
+    checked = _is_checked(revision)
+    figure = _page(14.9, 11.35 + CHECK_IN * checked, _heading(revision))
     arrays, view, done = revision.arrays, View.of(revision), measured(revision)
     for left, stack, place in ((0.3, "absorbance", -1), (3.9, "phase", 0)):
         image = arrays[stack][done[place]] if done.size else None
@@ -182,11 +207,14 @@ def _spectro_page(revision: Revision, paper_scales: bool) -> Figure:
     for left, name in ((7.3, "pre_edge_ratio"), (11.3, "n_eff_ratio")):
         scales = _scale("edge_energy", [revision], paper_scales), _scale(name, [revision], paper_scales)
         draw_scatter(_place(figure, left, 8.0, 2.9, 2.7), revision, ("edge_energy", name), scales)
+    if checked:
+        _quality_row(figure, revision, 11.7)
     return figure
 
 
 def _single_energy_page(revision: Revision) -> Figure:
-    figure = _page(11.1, 10.6, _heading(revision))
+    checked = _is_checked(revision)
+    figure = _page(11.1, 10.6 + CHECK_IN * checked, _heading(revision))
     arrays, view = revision.arrays, View.of(revision)
     for left, stack in ((0.3, "absorbance"), (5.8, "phase")):
         image = arrays[stack][0] if measured(revision).size else None
@@ -199,7 +227,23 @@ def _single_energy_page(revision: Revision) -> Figure:
         draw_probe(_square(figure, 0.3, 5.85, 4.2), probe, pixel_m)
     if "quality/error" in arrays:
         draw_error(_place(figure, 6.2, 5.85, 4.2, 4.2), arrays["quality/error"], arrays["energy"])
+    if checked:
+        _quality_row(figure, revision, 10.95, convergence=False)
     return figure
+
+
+def _is_checked(revision: Revision) -> bool:
+    return "quality/detector_residual" in revision.arrays
+
+
+def _quality_row(figure: Figure, revision: Revision, top: float, *, convergence: bool = True) -> None:
+    if {"quality/frc", "quality/prtf"} & set(revision.tables):
+        draw_ring_correlation(_place(figure, 0.8, top, 3.6, 2.7), revision)
+    if _is_checked(revision):
+        draw_detector_residual(_square(figure, 7.0, top, 2.7), revision)
+    arrays = revision.arrays
+    if convergence and "quality/error" in arrays:
+        draw_error(_place(figure, 11.6, top, 2.9, 2.7), arrays["quality/error"], arrays["energy"])
 
 
 def _summary_page(revisions: Sequence[Revision], paper_scales: bool) -> Figure:

@@ -25,7 +25,7 @@ class JointRefinement:
     def __init__(self, options: JointOptions, element: str) -> None:
         self._options, self._element = options, element
         self._state: JointState | None = None
-        self.rounds_done = 0
+        self._begun = self.rounds_done = 0
 
     def align(self, stack: EnergyStack, energies: dict[int, ReconstructedEnergy]) -> EnergyStack:
         """Align all energies with a common model; returns the aligned stack and updates the energies.
@@ -37,6 +37,7 @@ class JointRefinement:
         """
         plain = {place: Energy(e.geometry, e.reconstruction) for place, e in energies.items()}
         self._state = align(stack, plain, self._element, self._options.spectral)
+        self.rounds_done = self._begun
         for place, energy in self._state.energies.items():
             energies[place] = energies[place].with_reconstruction(energy.reconstruction)
         return self._state.stack
@@ -45,17 +46,19 @@ class JointRefinement:
         self, jobs: Mapping[int, EnergyJob], energies: Mapping[int, ReconstructedEnergy]
     ) -> list[Refinement]:
         """Tasks of the next round; none after the last."""
-        if self._state is None or self.rounds_done == self._options.rounds:
+        if self._state is None or self._begun == self._options.rounds:
             return []
-        vacuum_only = self.rounds_done < self._options.vacuum_rounds
-        self.rounds_done += 1
+        vacuum_only = self._begun < self._options.vacuum_rounds
+        self._begun += 1
         tasks = []
         for place in sorted(energies):
             prior = expectation(self._state, place, self._options, vacuum_only=vacuum_only)
             energy = energies[place]
             if self._options.apply == "replace":
-                energy, prior = energy.with_reconstruction(replacement(energy.reconstruction, prior)), None
-            tasks.append(Refinement(jobs[place], energy, prior))
+                replaced = energy.with_reconstruction(replacement(energy.reconstruction, prior))
+                tasks.append(Refinement(jobs[place], replaced, None))
+            else:
+                tasks.append(Refinement(jobs[place], energy, prior))
         return tasks
 
     def modelled(self, stack: EnergyStack) -> EnergyStack:

@@ -1,17 +1,19 @@
-"""The pieces that figures of results are made of: one map, one cluster map, a probe, spectra, a scatter."""
+"""The pieces that figures of results are made of: a map, clusters, a probe, spectra, a scatter, quality."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap, hsv_to_rgb
+from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, hsv_to_rgb
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -23,6 +25,8 @@ MISSING = "0.88"
 # Okabe and Ito: told apart by colour-blind readers; there is no such set beyond eight
 CLUSTER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 SYMBOLS = {"b2": "$b_2$", "N_V": r"$N_\mathrm{V}$", "N_eff": r"$N_\mathrm{eff}$"}
+PRTF_LEVEL = float(np.exp(-1))
+RESIDUAL_CONTRAST = 3.0  # times photon noise, at least; both ways
 PRE_EDGE_POINTS = 4  # an energy list has at least as many below the edge
 
 
@@ -136,10 +140,7 @@ def draw_map(
     else:
         scale_bar(ax, view.pixel_m)
     if colour_bar and image is not None:
-        bar_axes = ax.inset_axes((1.035, 0.0, 0.05, 1.0))
-        bar = ax.figure.colorbar(drawn, cax=bar_axes, extend=_extend(shown, scale.limits), extendfrac=0.03)
-        bar.ax.set_title(scale.unit, fontsize="medium", loc="left", pad=7)
-        bar.outline.set_linewidth(0.5)
+        _colour_bar(ax, drawn, _extend(shown, scale.limits), scale.unit)
     return drawn
 
 
@@ -209,9 +210,69 @@ def draw_error(ax: Axes, error: NDArray, energy_eV: NDArray) -> None:
         if np.isfinite(row).any():
             ax.semilogy(np.arange(1, len(row) + 1), row, color=CLUSTER_COLOURS[0], label=f"{energy:.1f} eV")
     ax.set(xlabel="sweep", ylabel="R-factor")
+    ax.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5, 7)))
     ax.yaxis.set_minor_formatter("{x:.2g}")
     ax.yaxis.set_major_formatter("{x:.2g}")
     _open_frame(ax, "convergence")
+
+
+def draw_ring_correlation(ax: Axes, revision: Revision) -> None:
+    """Ring correlation of two halves with its thresholds, transfer function (PRTF), resolutions in nm."""
+    frc, prtf = (revision.tables.get(f"quality/{name}") for name in ("frc", "prtf"))
+    if frc is not None:
+        frequency = _per_micrometre(frc)
+        ax.plot(frequency, frc["correlation"], ".-", color=CLUSTER_COLOURS[0], label="two halves")
+        for place, (name, title) in enumerate((("half_bit", "½ bit"), ("one_bit", "1 bit")), 1):
+            reached = bool(np.all(frc["correlation"] >= frc[name]))
+            label = title + _resolution(ax, revision, name, CLUSTER_COLOURS[place], reached=reached)
+            ax.plot(frequency, frc[name], "--", color=CLUSTER_COLOURS[place], label=label)
+    if prtf is not None:
+        reached = bool(np.all(prtf["prtf"] >= PRTF_LEVEL))
+        label = "PRTF" + _resolution(ax, revision, "prtf", CLUSTER_COLOURS[3], reached=reached)
+        ax.plot(_per_micrometre(prtf), prtf["prtf"], "-", color=CLUSTER_COLOURS[3], label=label)
+        if "resolution_prtf_m" in revision.attributes:
+            ax.axhline(PRTF_LEVEL, color=CLUSTER_COLOURS[3], linestyle=":", linewidth=0.8)
+    ax.set(xlabel="spatial frequency (1/µm)", ylabel="correlation", ylim=(-0.15, 1.1))
+    ax.set_xlim(left=0)
+    ax.legend(
+        loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, borderaxespad=0.0, handlelength=1.4
+    )
+    title = "transfer function" if frc is None else "Fourier ring correlation"
+    _open_frame(ax, title + _at_energy(revision))
+
+
+def draw_detector_residual(ax: Axes, revision: Revision) -> None:
+    """Where on the detector the model fails: red above photon noise, blue where there are few photons."""
+    residual = revision.arrays["quality/detector_residual"]
+    found = residual[np.isfinite(residual) & (residual > 0)]
+    most = max(RESIDUAL_CONTRAST, float(np.percentile(found, 99.5))) if found.size else RESIDUAL_CONTRAST
+    limits = 1 / most, most
+    drawn = ax.imshow(
+        np.ma.masked_invalid(residual),
+        cmap=colormaps["RdBu_r"].with_extremes(bad="0.4"),
+        norm=LogNorm(*limits, clip=False),
+        interpolation="nearest",
+    )
+    _frame(ax, "detector residual (photon noise: 1)")
+    _colour_bar(ax, drawn, _extend(residual, limits), "")
+
+
+def _per_micrometre(curve: Mapping[str, np.ndarray]) -> NDArray[np.float64]:
+    return np.asarray(curve["frequency"], dtype=float) / 1e6
+
+
+def _resolution(ax: Axes, revision: Revision, name: str, colour: str, *, reached: bool) -> str:
+    """Mark a resolution and say it; empty where it could not be told."""
+    resolution_m = revision.attributes.get(f"resolution_{name}_m")
+    if resolution_m is None:
+        return ""
+    ax.axvline(1e-6 / resolution_m, color=colour, linestyle=":", linewidth=0.8)
+    return f": {'≤ ' if reached else ''}{1e9 * resolution_m:.0f} nm"  # reached: the pixels set the limit
+
+
+def _at_energy(revision: Revision) -> str:
+    energy_eV = revision.attributes.get("quality_energy_eV")
+    return "" if energy_eV is None else f" at {energy_eV:.1f} eV"
 
 
 def draw_spectra(ax: Axes, revision: Revision) -> None:
@@ -361,6 +422,13 @@ def direction_arrows(ax: Axes, view: View) -> None:
                 "path_effects": [withStroke(linewidth=3, foreground="white")],
             },
         )
+
+
+def _colour_bar(ax: Axes, drawn: AxesImage, extend: Any, unit: str) -> None:
+    bar_axes = ax.inset_axes((1.035, 0.0, 0.05, 1.0))
+    bar = ax.figure.colorbar(drawn, cax=bar_axes, extend=extend, extendfrac=0.03)
+    bar.ax.set_title(unit, fontsize="medium", loc="left", pad=7)
+    bar.outline.set_linewidth(0.5)
 
 
 def _extend(shown: NDArray, limits: tuple[float, float]) -> Any:

@@ -7,20 +7,41 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.intake import EnergyJob
 from ptychrome.callbacks.progress import Status
+from ptychrome.callbacks.quality import QualityTask, assess
 from ptychrome.callbacks.reconstruct import Refinement, reconstruct, refine
 from ptychrome.callbacks.results import Revision, Sink
 from ptychrome.callbacks.run_analysis import RunAnalysis
 from ptychrome.schema import START_KEY
 
 SINK_RETRY_S = 20.0
-Job = EnergyJob | Refinement
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One piece of work of a run.
+
+    Attributes
+    ----------
+    run : RunAnalysis
+    call : callable
+        The function for a worker and its arguments, asked for when one is free.
+    conclude : callable
+        Takes what came of it into the results.
+    urgent : bool
+        Of the maps; what is not waits until nothing else is ready.
+    """
+
+    run: RunAnalysis
+    call: Callable[[], tuple[Any, ...]]
+    conclude: Callable[[Future], None]
+    urgent: bool = True
 
 
 class Pipeline:
@@ -66,8 +87,8 @@ class Pipeline:
         self._wake = wake
         self._runs: list[RunAnalysis] = []
         self._run_of: dict[str, RunAnalysis] = {}
-        self._waiting: deque[tuple[RunAnalysis, Job]] = deque()
-        self._finished: queue.SimpleQueue[tuple[RunAnalysis, Job, Future]] = queue.SimpleQueue()
+        self._waiting: deque[Task] = deque()
+        self._finished: queue.SimpleQueue[tuple[Task, Future]] = queue.SimpleQueue()
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document, then whatever has finished meanwhile."""
@@ -83,7 +104,7 @@ class Pipeline:
             self._conclude(*self._finished.get())
 
     def drain(self) -> None:
-        """Wait until every submitted energy is part of the results."""
+        """Wait until every energy, and the check of every run that has stopped, is part of the results."""
         self.poll()
         while self._waiting or any(run.outstanding for run in self._runs):
             self._conclude(*self._finished.get())
@@ -109,61 +130,77 @@ class Pipeline:
         if name in ("descriptor", "stream_resource"):
             self._run_of[doc["uid"]] = parent
         jobs = parent.take(name, doc)
-        self._waiting.extend((parent, job) for job in jobs)
+        self._waiting.extend(self._energy(parent, job) for job in jobs)
         self._submit()
         if name == "stop":
             self._begin_round(parent)
+            self._begin_check(parent)
             if parent.finished:
                 self._publish(parent, ())
         if jobs or name == "stop":
             self._on_status(parent.status())
 
     def _submit(self) -> None:
-        while self._free_slots and (ready := self._next_ready()) is not None:
-            run, job = ready
-            self._waiting.remove(ready)
+        while self._free_slots and (task := self._next_ready()) is not None:
+            self._waiting.remove(task)
             self._free_slots -= 1
-            run.started += 1
+            task.run.started += 1
             try:
-                future = self._executor.submit(*self._call(run, job))
+                future = self._executor.submit(*task.call())
             except Exception as error:  # an executor that takes no more work; the energy counts as lost
                 future = Future()
                 future.set_exception(error)
-            future.add_done_callback(partial(self._hand_back, run, job))
+            future.add_done_callback(partial(self._hand_back, task))
 
-    def _call(self, run: RunAnalysis, job: Job) -> tuple[Any, ...]:
-        """Function and arguments for a worker."""
-        if isinstance(job, Refinement):
-            assert self._recipe.joint is not None
-            return refine, job, self._recipe.joint.refine
-        return reconstruct, job, self._recipe, run.neighbour(job)
+    def _energy(self, run: RunAnalysis, job: EnergyJob) -> Task:
+        """The neighbour is the nearest one that is finished when a worker is free."""
+        return Task(
+            run,
+            lambda: (reconstruct, job, self._recipe, run.neighbour(job)),
+            partial(self._conclude_energy, run, job),
+        )
+
+    def _refinement(self, run: RunAnalysis, task: Refinement) -> Task:
+        assert self._recipe.joint is not None
+        call = refine, task, self._recipe.joint.refine
+        return Task(run, lambda: call, partial(self._conclude_refinement, run, task))
+
+    def _check(self, run: RunAnalysis, task: QualityTask) -> Task:
+        call = assess, task, self._recipe
+        return Task(run, lambda: call, partial(self._conclude_check, run), urgent=False)
 
     def _begin_round(self, run: RunAnalysis) -> None:
         """Send out the next round of the joint refinement, if all energies are in."""
         try:
-            self._waiting.extend((run, task) for task in run.next_round())
+            self._waiting.extend(self._refinement(run, task) for task in run.next_round())
         except Exception as error:
             self._report(f"{run.label}: energies not refined together: {error}")
         self._submit()
 
-    def _next_ready(self) -> tuple[RunAnalysis, Job] | None:
-        """The oldest job that need not wait: the first energy of a run is the start of all others."""
-        for run, job in self._waiting:
-            if run.energies or not run.started or not self._recipe.warm:
-                return run, job
-        return None
+    def _begin_check(self, run: RunAnalysis) -> None:
+        """Send out the check of a run whose maps are all out."""
+        if (task := run.next_check()) is not None:
+            self._waiting.append(self._check(run, task))
+            self._submit()
 
-    def _hand_back(self, run: RunAnalysis, job: Job, future: Future) -> None:
-        self._finished.put((run, job, future))
+    def _next_ready(self) -> Task | None:
+        """The oldest task that need not wait: the first energy of a run is the start of all others."""
+        warm = bool(self._recipe.warm)
+        ready = [task for task in self._waiting if task.run.energies or not (task.run.started and warm)]
+        return min(ready, key=lambda task: not task.urgent, default=None)
+
+    def _hand_back(self, task: Task, future: Future) -> None:
+        self._finished.put((task, future))
         self._wake()
 
-    def _conclude(self, run: RunAnalysis, job: Job, future: Future) -> None:
+    def _conclude(self, task: Task, future: Future) -> None:
         self._free_slots += 1
-        run.outstanding -= 1
-        run.started -= 1
-        if isinstance(job, Refinement):
-            self._conclude_refinement(run, job, future)
-            return
+        task.run.outstanding -= 1
+        task.run.started -= 1
+        task.conclude(future)
+        self._on_status(task.run.status())
+
+    def _conclude_energy(self, run: RunAnalysis, job: EnergyJob, future: Future) -> None:
         where = f"{run.label}, {job.energy_eV:.2f} eV"
         changed: tuple[int, ...] = ()
         try:
@@ -181,7 +218,7 @@ class Pipeline:
         self._begin_round(run)
         self._publish(run, changed)
         run.shown(job)
-        self._on_status(run.status())
+        self._begin_check(run)
 
     def _conclude_refinement(self, run: RunAnalysis, task: Refinement, future: Future) -> None:
         """The maps follow when the round is over; an energy that fails stays as it was."""
@@ -193,7 +230,15 @@ class Pipeline:
         if not run.outstanding:
             self._begin_round(run)
             self._publish(run, tuple(sorted(run.energies)))
-        self._on_status(run.status())
+            self._begin_check(run)
+
+    def _conclude_check(self, run: RunAnalysis, future: Future) -> None:
+        try:
+            run.check = future.result()
+        except Exception as error:
+            self._report(f"{run.label}: quality not checked: {error}")
+        self._submit()
+        self._publish(run, ())
 
     def _publish(self, run: RunAnalysis, changed: tuple[int, ...]) -> None:
         if run.energies:

@@ -13,11 +13,13 @@ from ptychrome import __version__
 from ptychrome.analysis.engines import central
 from ptychrome.analysis.grid import CommonGrid
 from ptychrome.analysis.interpretation import Interpretation, interpret
+from ptychrome.analysis.options import Stage
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.analysis.stack import EnergyStack, add_energy
 from ptychrome.callbacks.intake import EnergyJob, Intake
 from ptychrome.callbacks.joint import JointRefinement
 from ptychrome.callbacks.progress import Status
+from ptychrome.callbacks.quality import QualityCheck, QualityTask, energy_figures
 from ptychrome.callbacks.reconstruct import ReconstructedEnergy, Refinement, geometry_at
 from ptychrome.callbacks.results import Revision
 from ptychrome.schema import ScanMetadata
@@ -40,13 +42,16 @@ class RunAnalysis:
     interpretation : Interpretation or None
         Newest maps and clusters.
     outstanding : int
-        Complete energies that are not part of the results yet.
+        Tasks whose outcome is not part of the results yet: complete energies, then those of joint rounds and
+        the check.
     started : int
-        How many of these are being reconstructed.
+        How many of these are with a worker.
     stopped : bool
         Whether the stop document came.
     joint : JointRefinement or None
         The refinement of all energies together, once it has begun.
+    check : QualityCheck or None
+        Of the highest energy, once it is done.
     """
 
     intake: Intake
@@ -59,12 +64,14 @@ class RunAnalysis:
     started: int = 0
     stopped: bool = False
     joint: JointRefinement | None = None
+    check: QualityCheck | None = None
     _started_s: float = field(default_factory=time.monotonic)
     _last_frame_s: dict[int, float] = field(default_factory=dict)
     _lag_s: dict[int, float] = field(default_factory=dict)
     _failed_frames: int = 0
     _jobs: dict[int, EnergyJob] = field(default_factory=dict)
     _joint_over: bool = False
+    _check_begun: bool = False
 
     @classmethod
     def from_start(cls, start: Mapping[str, Any], recipe: Recipe) -> RunAnalysis:
@@ -92,11 +99,15 @@ class RunAnalysis:
     @property
     def finished(self) -> bool:
         """Nothing more will come of this run."""
-        return self.stopped and not self.outstanding and not self._rounds_left
+        return self.stopped and not (self.outstanding or self._rounds_left or self._check_left)
 
     @property
     def _rounds_left(self) -> bool:
         return self.recipe.joint is not None and not self._joint_over
+
+    @property
+    def _check_left(self) -> bool:
+        return self.recipe.quality.wanted and bool(self.energies) and not self._check_begun
 
     def next_round(self) -> list[Refinement]:
         """Tasks of the next joint round once all energies are in; none before, after the last, or without.
@@ -124,6 +135,22 @@ class RunAnalysis:
     def refined(self, task: Refinement, result: ReconstructedEnergy) -> None:
         """Take one energy of a joint round."""
         self.energies[self._place(task.job.index)] = result
+
+    def next_check(self) -> QualityTask | None:
+        """The check of the highest energy, once all else is over; None before, after, or without."""
+        if not (self.stopped and self._check_left) or self.outstanding or self._rounds_left:
+            return None
+        self._check_begun = True
+        self.outstanding += 1
+        place = max(self.energies)
+        return QualityTask(self._jobs[place], self.energies[place], self._last_stage(place))
+
+    def _last_stage(self, place: int) -> Stage:
+        recipe = self.recipe
+        if recipe.joint is not None and self.joint is not None and self.joint.rounds_done:
+            return recipe.joint.refine[-1]
+        from_scratch = not recipe.warm or place == next(iter(self.energies))
+        return (recipe.reconstruct if from_scratch else recipe.warm)[-1]
 
     @property
     def label(self) -> str:
@@ -207,8 +234,9 @@ class RunAnalysis:
             arrays |= self.interpretation.arrays()
         if self.joint is not None:
             arrays |= self.joint.arrays()
+        tables = {"quality/energies": self._quality()} if self.energies else {}
         status = self.status()
-        attributes = {
+        attributes: dict[str, Any] = {
             "recipe": self.recipe.name,
             "options": self.recipe.model_dump(mode="json"),
             "software": f"ptychrome {__version__}",
@@ -223,8 +251,12 @@ class RunAnalysis:
             "frames_lost": status.frames_lost,
             "lag_s_max": status.lag_s_max,
             "elapsed_s": status.elapsed_s,
+            "dose_material": self.metadata.element,
         }
-        tables = {"quality/energies": self._quality()} if self.energies else {}
+        if self.check is not None:
+            arrays |= self.check.arrays()
+            tables |= self.check.tables()
+            attributes |= self.check.attributes()
         return Revision(
             self.intake.raw_uid, self.sample_name, attributes, arrays, tables, changed, self.finished
         )
@@ -244,6 +276,8 @@ class RunAnalysis:
     def _quality(self) -> dict[str, np.ndarray]:
         places = sorted(self.energies)
         energies = [self.energies[place] for place in places]
+        element, lit_fraction = self.metadata.element, self.recipe.stack.lit_fraction
+        figures = [energy_figures(energy, element, lit_fraction) for energy in energies]
         lag = {self._place(index): seconds for index, seconds in self._lag_s.items()}
         return {
             "energy_eV": self.stack.energy_eV[places],
@@ -253,4 +287,5 @@ class RunAnalysis:
             "photons": np.array([energy.photons for energy in energies]),
             "frames": np.array([energy.frames for energy in energies]),
             "lag_s": np.array([lag.get(place, np.nan) for place in places]),
+            **{name: np.array([each[name] for each in figures]) for name in figures[0]},
         }

@@ -231,6 +231,19 @@ class ForwardModel:
             found.append(self.backend.to_host(self._far_residual(state, probes, index, unscattered)[1]))
         return np.concatenate(found)
 
+    def amplitudes(self, state: State) -> NDArray[np.float32]:
+        """Amplitudes s|Ψ| that a state predicts for all positions, (n, ny, nx) float32, √photons (host)."""
+        xp, found = self.backend.xp, []
+        for ramps, probes, index, unscattered in self._waves(state, None):
+            obj = self._scatterer(state.object, unscattered)
+            waves = self.backend.fft2(self.exit_waves(obj, probes, index))
+            if unscattered is not None:
+                ramp = ramps[0][:, None, :, None] * ramps[1][:, None, None, :]
+                waves = waves + unscattered.waves[None, ...] * ramp * unscattered.phases[:, :, None, None]
+            power = xp.sum(xp.real(waves) ** 2 + xp.imag(waves) ** 2, axis=1)
+            found.append(self.backend.to_host(xp.sqrt(power)) * state.scale[index, None, None])
+        return np.concatenate(found)
+
     def _waves(self, state: State, order: NDArray[np.int64] | None) -> Iterator[tuple[Any, ...]]:
         """Ramps, probes at their places, index, far field of the probe alone (or None) of each batch."""
         probe_hat = self.transformed(self.central(state.probe))

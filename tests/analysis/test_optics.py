@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import fft
 
-from ptychrome.analysis.optics import kb_probe, pixel_modes, pixel_size_m, wavelength_m
+from ptychrome.analysis.optics import kb_probe, pixel_size_m, wavelength_m
 
 EV = 5480.0
 SHAPE = (128, 128)
@@ -50,16 +50,3 @@ def test_defocus_leaves_the_aperture_and_is_undone_by_its_opposite():
     spectra = [np.abs(fft.fft2(p)) for p in (sharp, blurred)]
     np.testing.assert_allclose(spectra[0], spectra[1], atol=1e-5 * spectra[0].max())
     assert np.abs(blurred).max() < np.abs(sharp).max()
-
-
-def test_pixel_modes_add_up_to_the_coherence_kernel():
-    """Σ_k g_k(r) g_k(r') → sinc(Δy/n) sinc(Δx/n); with nine modes within 1 %."""
-    n = 32
-    modes = pixel_modes((n, n), 9).astype(float)
-    middle, other = (n // 2, n // 2), (n // 2 + 7, n // 2 - 5)
-    kernel = np.sum(modes[:, middle[0], middle[1]] * modes[:, other[0], other[1]])
-    assert kernel == pytest.approx(np.sinc(7 / n) * np.sinc(5 / n), rel=0.01)
-
-
-def test_one_mode_means_point_pixels():
-    np.testing.assert_array_equal(pixel_modes((8, 6), 1), np.ones((1, 8, 6)))

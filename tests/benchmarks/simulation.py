@@ -12,7 +12,7 @@ from scipy import fft, ndimage
 from ptychrome.analysis.engines import Reconstruction, start
 from ptychrome.analysis.normalise import normalise
 from ptychrome.analysis.optics import kb_probe
-from ptychrome.analysis.quality import align_ambiguities
+from ptychrome.analysis.resolution import align_ambiguities
 from ptychrome.analysis.scan import DiffractionData, ScanGeometry, prepare
 from ptychrome.devices.twin import TwinBeamline
 from ptychrome.devices.twin.nuisances import Nuisances

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from ptychrome.callbacks.figures import DPI, FigureSink, results_figure, save_figure, summary_figure
+from ptychrome.analysis.resolution import RingCorrelation, TransferFunction
+from ptychrome.callbacks.figures import (
+    DPI,
+    FigureSink,
+    quality_figure,
+    results_figure,
+    save_figure,
+    summary_figure,
+)
 from ptychrome.callbacks.files import WriteError
 from ptychrome.callbacks.panels import (
     MISSING,
@@ -16,6 +24,7 @@ from ptychrome.callbacks.panels import (
     normalised_spectra,
     round_length,
 )
+from ptychrome.callbacks.quality import QualityCheck
 from ptychrome.schema import MAPS
 
 
@@ -152,6 +161,73 @@ def test_a_single_energy(single_energy):
     assert probe.shape == (32, 32, 3)
     brightest = np.argmax(np.abs(single_energy.arrays["probe"][0, 0]))
     assert np.argmax(probe.max(axis=-1)) == brightest
+
+
+@pytest.fixture(scope="module")
+def check():
+    """Correlation and transfer that fall off at periods of about 90 nm, a residual with a bright middle."""
+    frequency = np.linspace(5e5, 16e6, 24)
+    correlation = 1 / (1 + (frequency / 11e6) ** 8)
+    frc = RingCorrelation(frequency, correlation, np.linspace(6, 90, 24), 16.6e6)
+    residual = np.ones((48, 48), np.float32)
+    residual[20:28, 20:28], residual[3, 4] = 300.0, np.nan
+    return QualityCheck(5540.0, residual, frc, TransferFunction(frequency, correlation, 16.6e6), 8)
+
+
+def with_check(one, check):
+    return replace(
+        one,
+        arrays={**one.arrays, **check.arrays()},
+        tables={**one.tables, **check.tables()},
+        attributes={**one.attributes, **check.attributes()},
+    )
+
+
+def assert_shows(figure, check):
+    legend = [text.get_text() for text in panel(figure, "Fourier").get_legend().get_texts()]
+    found = [1e9 * check.attributes()[f"resolution_{name}_m"] for name in ("half_bit", "one_bit", "prtf")]
+    named = zip(("½ bit", "1 bit", "PRTF"), found, strict=True)
+    assert legend == ["two halves", *(f"{name}: {value:.0f} nm" for name, value in named)]
+    marks = [line.get_xdata() for line in panel(figure, "Fourier").lines if line.get_linestyle() == ":"]
+    marks = sorted(x[0] for x in marks if x[0] == x[1])
+    np.testing.assert_allclose(marks, sorted(1e3 / np.array(found)))  # 1/µm
+    image = panel(figure, "detector residual").images[0]
+    low, high = image.get_clim()
+    assert low * high == pytest.approx(1)  # photon noise is white
+    assert image.get_array().mask.sum() == 1
+
+
+def test_what_was_checked_has_a_row_of_its_own(page, revision, single_energy, check):
+    for one, before in ((revision(), page), (single_energy, results_figure(single_energy))):
+        figure = results_figure(with_check(one, check))
+        assert_named_and_on_the_page(figure)
+        assert_shows(figure, check)
+        assert figure.get_figheight() > before.get_figheight() + 2
+        assert len([ax for ax in figure.axes if ax.get_title(loc="left") == "convergence"]) == 1
+    titles = [ax.get_title(loc="left") for ax in page.axes]
+    assert not [title for title in titles if title.startswith(("Fourier", "detector", "convergence"))]
+
+
+def test_quality_alone(revision, check):
+    figure = quality_figure(with_check(revision(), check))
+    assert_named_and_on_the_page(figure)
+    assert_shows(figure, check)
+    unchecked = quality_figure(revision())
+    assert_named_and_on_the_page(unchecked)
+    assert [ax.get_title(loc="left") for ax in unchecked.axes] == ["convergence"]
+
+
+def test_a_resolution_that_the_pixels_limit_says_so(revision, check):
+    fine = replace(check.correlation, correlation=np.ones(24))
+    figure = quality_figure(with_check(revision(), replace(check, correlation=fine, transfer=None)))
+    legend = [text.get_text() for text in panel(figure, "Fourier").get_legend().get_texts()]
+    assert legend == ["two halves", "½ bit: ≤ 60 nm", "1 bit: ≤ 60 nm"]  # 1/16.6 µm
+
+
+def test_the_transfer_function_alone(revision, check):
+    figure = quality_figure(with_check(revision(), replace(check, correlation=None, starts=7)))
+    legend = panel(figure, "transfer function at 5540.0 eV").get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["PRTF"]
 
 
 def test_a_summary_has_a_row_for_each_particle_on_common_scales(revision):
