@@ -12,8 +12,6 @@ import xraydb
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from ptychrome.analysis.resolution import align_ambiguities as align_ambiguities
-from ptychrome.analysis.resolution import fourier_ring_correlation as fourier_ring_correlation
 from ptychrome.analysis.scan import DataError
 
 Float = NDArray[np.float64]

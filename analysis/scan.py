@@ -191,11 +191,13 @@ def prepare(
         raise DataError(f"all {len(frames)} frames {where} are empty{cause}; expected photons")
     amplitude = np.sqrt(counts)
     amplitude[invalid] = -1.0
-    object_shape = np.asarray(geometry.shape) + 2 * half_extent
+    window = np.asarray(geometry.shape)
+    # sizes of small prime factors: 227 takes four times as long to transform as 240
+    object_shape = np.array([fft.next_fast_len(int(n), real=True) for n in window + 2 * half_extent])
     whole = np.floor(offsets + 0.5).astype(np.int64)
     return DiffractionData(
         amplitude=fft.ifftshift(amplitude, axes=(1, 2)),
-        corner=whole + half_extent,
+        corner=whole + object_shape // 2 - window // 2,
         fraction=(offsets - whole).astype(np.float32),
         object_shape=(int(object_shape[0]), int(object_shape[1])),
         photons=float(np.mean(total[total >= np.quantile(total, 0.9)])),

@@ -216,9 +216,13 @@ class Backend:
         """Add conj(O) χ, moved back by each position's shift, to the transformed gradient (m, ny, nx)."""
         xp = self.xp
         windows = self._windows(obj, corner, *residual.shape[-2:])
-        own = self.fft2(xp.conj(windows)[:, None, ...] * residual)
+        self.add_moved_back(gradient_hat, xp.conj(windows)[:, None, ...] * residual, rows, columns)
+
+    def add_moved_back(self, total_hat: Array, waves: Array, rows: Array, columns: Array) -> None:
+        """Add waves (b, m, ny, nx), moved back by each position's shift, to a transformed sum (m, ny, nx)."""
+        xp = self.xp
         back = xp.conj(rows[:, None, :, None] * columns[:, None, None, :])
-        gradient_hat[...] = gradient_hat + xp.sum(own * back, axis=0)
+        total_hat[...] = total_hat + xp.sum(self.fft2(waves) * back, axis=0)
 
     def pie_update(
         self,

@@ -175,16 +175,21 @@ class ForwardModel:
         return ramps[0], ramps[1]
 
     def residual(
-        self, state: State, probes: Array, index: Any, unscattered: Unscattered | None = None
+        self,
+        state: State,
+        scatterer: Array,
+        probes: Array,
+        index: Any,
+        unscattered: Unscattered | None = None,
     ) -> tuple[Array, Array]:
         """Exit-wave residuals (b, m, ny, nx) of a batch and the moments of `Backend.residual`."""
-        far, moments = self._far_residual(state, probes, index, unscattered)
+        far, moments = self._far_residual(state, scatterer, probes, index, unscattered)
         return self.backend.combine(self.backend.ifft2(far), self._pixel.weights), moments
 
     def _far_residual(
-        self, state: State, probes: Array, index: Any, unscattered: Unscattered | None
+        self, state: State, scatterer: Array, probes: Array, index: Any, unscattered: Unscattered | None
     ) -> tuple[Array, Array]:
-        waves = self.exit_waves(self._scatterer(state.object, unscattered), probes, index)
+        waves = self.exit_waves(scatterer, probes, index)
         return self._compared(state, waves, index, unscattered)
 
     def exit_waves(self, obj: Array, probes: Array, index: Any) -> Array:
@@ -227,16 +232,16 @@ class ForwardModel:
     def moments(self, state: State) -> NDArray[np.float32]:
         """The moments of `Backend.residual` for all positions, (n, 3)."""
         found = []
-        for _, probes, index, unscattered in self._waves(state, None):
-            found.append(self.backend.to_host(self._far_residual(state, probes, index, unscattered)[1]))
+        for _, scatterer, probes, index, unscattered in self._waves(state, None):
+            _, moments = self._far_residual(state, scatterer, probes, index, unscattered)
+            found.append(self.backend.to_host(moments))
         return np.concatenate(found)
 
     def amplitudes(self, state: State) -> NDArray[np.float32]:
         """Amplitudes s|Ψ| that a state predicts for all positions, (n, ny, nx) float32, √photons (host)."""
         xp, found = self.backend.xp, []
-        for ramps, probes, index, unscattered in self._waves(state, None):
-            obj = self._scatterer(state.object, unscattered)
-            waves = self.backend.fft2(self.exit_waves(obj, probes, index))
+        for ramps, scatterer, probes, index, unscattered in self._waves(state, None):
+            waves = self.backend.fft2(self.exit_waves(scatterer, probes, index))
             if unscattered is not None:
                 ramp = ramps[0][:, None, :, None] * ramps[1][:, None, None, :]
                 waves = waves + unscattered.waves[None, ...] * ramp * unscattered.phases[:, :, None, None]
@@ -249,6 +254,8 @@ class ForwardModel:
         probe_hat = self.transformed(self.central(state.probe))
         far = self._pixel.far_field(state.probe)
         gradient = None if far is None else far * 0
+        # O − 1 multiplies the probe in the window where the probe alone is added in the far field
+        scatterer = state.object if far is None else state.object - 1
         for index in self.batches(order):
             ramps = self.ramps(state, index)
             unscattered = None
@@ -256,7 +263,7 @@ class ForwardModel:
                 shift = self._fraction[index] + state.shift[index]
                 phases = self._pixel.phases(shift, state.probe.shape[0])
                 unscattered = Unscattered(far, *ramps, phases, gradient)
-            yield ramps, self.probes(probe_hat, ramps), index, unscattered
+            yield ramps, scatterer, self.probes(probe_hat, ramps), index, unscattered
 
     def gradient(
         self, state: State, order: NDArray[np.int64] | None = None, *, positions: bool = False
@@ -268,12 +275,11 @@ class ForwardModel:
         change_hat = backend.zeros((state.probe.shape[0], *window), "complex64")
         derivatives = self.derivatives(state.object) if positions else None
         slopes, moments, unscattered = [], [], None
-        for ramps, probes, index, unscattered in self._waves(state, order):
+        for ramps, scatterer, probes, index, unscattered in self._waves(state, order):
             corner = self.data.corner[index]
-            residual, moment = self.residual(state, probes, index, unscattered)
+            residual, moment = self.residual(state, scatterer, probes, index, unscattered)
             slope = backend.add_object(object_gradient, probes, residual, derivatives, corner)
-            obj = self._scatterer(state.object, unscattered)
-            backend.add_probe(change_hat, obj, residual, corner, *ramps)
+            backend.add_probe(change_hat, scatterer, residual, corner, *ramps)
             slopes.append(backend.to_host(slope))
             moments.append(backend.to_host(moment))
         far_gradient = None if unscattered is None else unscattered.gradient
@@ -291,10 +297,6 @@ class ForwardModel:
             np.concatenate(slopes),
             np.concatenate(moments),
         )
-
-    def _scatterer(self, obj: Array, unscattered: Unscattered | None) -> Array:
-        """What multiplies the probe in the window: O − 1 where the probe alone is added in the far field."""
-        return obj if unscattered is None else obj - 1
 
     def powers(self, state: State, order: NDArray[np.int64] | None = None) -> tuple[Array, Array]:
         """Σ|P|² (ny, nx) and Σ|O|² (n, n) float32 over positions rounded to whole pixels."""

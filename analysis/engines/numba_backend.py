@@ -146,7 +146,11 @@ class NumbaBackend(Backend):
         """See `Backend.add_probe`."""
         own = self._buffer("own", residual.shape)
         _object_times(obj, residual, corner, own)
-        _collect(self.fft2(own), rows, columns, gradient_hat)
+        self.add_moved_back(gradient_hat, own, rows, columns)
+
+    def add_moved_back(self, total_hat: Array, waves: Array, rows: Array, columns: Array) -> None:
+        """See `Backend.add_moved_back`; the waves are overwritten."""
+        _collect(self.fft2(waves), rows, columns, total_hat)
 
     def pie_update(
         self,

@@ -76,11 +76,12 @@ class _Sweep:
         obj, probe_hat = state.object + 0, model.transformed(state.probe)
         self._object_momentum.restart(obj)
         self._probe_momentum.restart(probe_hat)
+        rows, columns = model.ramps(state, slice(None))
         for j in rng.permutation(count):
             index = slice(int(j), int(j) + 1)
-            ramps = model.ramps(state, index)
+            ramps = rows[index, ...], columns[index, ...]
             probes = model.probes(probe_hat, ramps)
-            residual, moment = model.residual(replace(state, object=obj), probes, index)
+            residual, moment = model.residual(state, obj, probes, index)
             moments[j] = backend.to_host(moment)[0]
             if self._moves:
                 corner = model.data.corner[index]
@@ -89,7 +90,7 @@ class _Sweep:
                 )[0]
             # amplitudes are replaced by a/s where the frame has the scale s
             share = 1 / float(state.scale[j]) ** 2
-            self._update(obj, probe_hat, probes, residual * share, index, ramps, free)
+            self._update(obj, probe_hat, probes, residual, index, ramps, share if free else 0.0, share)
             self._turn += 1
             if self._options.momentum and self._turn % MOMENTUM_EVERY == 0:
                 self._object_momentum.kick(obj)
@@ -105,7 +106,8 @@ class _Sweep:
         residual: Array,
         index: slice,
         ramps: tuple[Array, Array],
-        free: bool,
+        probe_share: float,
+        share: float,
     ) -> None:
         """`Backend.pie_update`, and the probe's change moved back to its centre; both in place."""
         options, backend = self._options, self._model.backend
@@ -114,15 +116,13 @@ class _Sweep:
             probes,
             residual,
             self._model.data.corner[index],
-            options.object_step,
+            options.object_step * share,
             options.object_damping,
-            options.probe_step if free else 0.0,
+            options.probe_step * probe_share,
             options.probe_damping,
         )
-        if free and options.probe_step:
-            rows, columns = ramps
-            back = backend.xp.conj(rows[0, :][:, None] * columns[0, :][None, :])
-            probe_hat[...] = probe_hat + backend.fft2(change)[0, ...] * back
+        if probe_share and options.probe_step:
+            backend.add_moved_back(probe_hat, change, *ramps)
 
 
 class _Momentum:

@@ -131,7 +131,7 @@ class _Projections:
             probes = model.probes(probe_hat, model.ramps(state, index))
             own = model.exit_waves(state.object, probes, index)
             waves[index, ...] += self._beta * own
-            residual, moment = model.residual(state, probes, index)
+            residual, moment = model.residual(state, state.object, probes, index)
             moments.append(backend.to_host(moment))
             if moves:
                 corner = model.data.corner[index]

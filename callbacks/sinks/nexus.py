@@ -39,7 +39,14 @@ LABELS = {
     "clusters/label": "cluster",
 } | {f"maps/{name}": info.label for name, info in MAPS.items()}
 CONTENTS = "ptychrome_contents"
-UNIT_SUFFIXES = {"_eV": "eV", "_Gy": "Gy", "_m": "m", "_s": "s", "fluence": "1/m^2", "frequency": "1/m"}  # of the columns of tables
+UNIT_SUFFIXES = {
+    "_eV": "eV",
+    "_Gy": "Gy",
+    "_m": "m",
+    "_s": "s",
+    "fluence": "1/m^2",
+    "frequency": "1/m",
+}  # of the columns of tables
 
 
 class NexusSink:

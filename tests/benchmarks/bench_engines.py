@@ -29,7 +29,8 @@ from threadpoolctl import threadpool_limits
 from ptychrome.analysis.engines import ENGINES, Reconstruction, run
 from ptychrome.analysis.engines.backend import backend_of
 from ptychrome.analysis.options import EngineOptions, EpieOptions, MlOptions, RaarOptions, RpieOptions, Stage
-from ptychrome.analysis.quality import fourier_ring_correlation, noise_vs_shot_limit
+from ptychrome.analysis.quality import noise_vs_shot_limit
+from ptychrome.analysis.resolution import fourier_ring_correlation
 
 CONSOLE = Console(width=118)
 SIDES = {128: 14, 256: 10, 512: 7}  # positions per axis for each frame size

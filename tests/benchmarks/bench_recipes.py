@@ -1,8 +1,8 @@
 """Time and error of whole 40-energy stacks: ``python tests/benchmarks/bench_recipes.py --help``.
 
-Scans a simulated particle over the V K-edge with all nuisances, records its documents and frames, sends them through
-the pipeline once for each recipe, and prints seconds, errors and biases against the truth (physics.md, "How we
-score against truth"), and the largest memory of any one process.
+Scans a simulated particle over the V K-edge with all nuisances, records its documents and frames, sends them
+through the pipeline once for each recipe, and prints seconds, errors and biases against the truth of the twin
+(`ptychrome.profiles.scoring`), and the largest memory of any one process.
 """
 
 from __future__ import annotations
