@@ -58,9 +58,13 @@ def test_every_command_exists():
         elif name == "ipython":
             (profile,) = (argument.removeprefix("--profile-dir=") for argument in arguments)
             assert list((ROOT / profile / "startup").glob("[0-9][0-9]-*.py"))
+        elif name == "python":
+            script, *options = arguments
+            source = (ROOT / script).read_text()
+            assert all(f'"{option}"' in source for option in options), (script, options)
         else:
             pytest.fail(f"{command}: not known to this test")
-    assert seen == {"make", "ptychrome", "ipython"}
+    assert seen == {"make", "ptychrome", "ipython", "python"}
 
 
 @pytest.mark.parametrize(

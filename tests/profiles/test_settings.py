@@ -15,7 +15,7 @@ STAGE = '[[reconstruct]]\nengine = "epie"\nsweeps = 3\n'
 
 
 def test_every_recipe_that_comes_along_is_valid():
-    assert {"live", "paper"} <= set(recipe_names())
+    assert {"live", "paper", "best"} <= set(recipe_names())
     for name in recipe_names():
         assert load_recipe(name).name == name
 
@@ -23,7 +23,14 @@ def test_every_recipe_that_comes_along_is_valid():
 def test_the_paper_recipe_is_the_paper_s():
     paper = load_recipe("paper")
     (stage,) = paper.reconstruct
-    assert (stage.engine, stage.sweeps) == ("epie", 800)
+    (more,) = paper.joint.refine
+    assert stage.engine == more.engine == "epie"
+    # 800 cycles, a Kramers–Kronig constraint every 50 after the 500th
+    assert (stage.sweeps, more.sweeps, paper.joint.rounds) == (500, 50, 6)
+    assert paper.joint.apply == "replace"
+    assert paper.joint.spectral.kramers_kronig
+    assert not paper.joint.spectral.low_rank
+    assert paper.chemistry.jump == "eq1"
     assert paper.warm == ()
     assert paper.n_clusters == 6
     assert paper.chemistry.constants == "paper"
