@@ -4,8 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-LIMITS = {"edge_energy_eV": 0.20, "pre_edge_ratio_eV": 0.20, "n_v_rel": 0.05, "n_eff_ratio": 2.5}
-LEAST_ARI = 0.8
+LIMITS = {"edge_energy_eV": 0.12, "pre_edge_ratio_eV": 0.12, "n_v_rel": 0.015, "n_eff_ratio": 0.7}
+LEAST_ARI = 0.95
 
 
 def main() -> int:

@@ -77,32 +77,33 @@ def compare(recovered, quantity):
 
 
 def test_absorption_comes_back(recovered):
-    """−ln|O|: physics.md measured 1.7e-3 (particle) and 5e-4 (vacuum) without position errors.
+    """−ln|O|: physics.md measured 1.7e-3 (particle) and 5e-4 (vacuum) with pixel modes and no position errors.
 
-    With 4 nm of them, drift, defocus error and a gap: 2.6e-3 and 1.1e-3 (2.5e-3 and 1.4e-3 elsewhere). The
-    limits leave a third for other seeds; without the pixel modes it is 4e-3.
+    With all nuisances: 1.0e-3 and 7e-4. The limits leave a third for other machines and seeds; with a
+    probe of the window's width it is 2.6e-3 and 1.1e-3.
     """
     (error, bias), (noise, offset) = compare(recovered, lambda wave: -np.log(np.abs(wave)))
-    assert error < 3.4e-3
+    assert error < 1.4e-3
     assert abs(bias) < 1e-3
-    assert noise < 1.9e-3
-    assert abs(offset) < 1e-3
+    assert noise < 9.5e-4
+    assert abs(offset) < 3e-4
 
 
 def test_phase_comes_back(recovered):
-    """rad: 3.3e-3 in the particle and 2.2e-3 in vacuum, measured with all nuisances; limits as above."""
+    """rad: 1.9e-3 in the particle and 6.5e-4 in vacuum, measured with all nuisances; limits as above."""
     (error, bias), (noise, offset) = compare(recovered, np.angle)
-    assert error < 4.5e-3
-    assert abs(bias) < 8e-3
-    assert noise < 3e-3
-    assert abs(offset) < 2e-3
+    assert error < 2.6e-3
+    assert abs(bias) < 7e-3
+    assert noise < 9e-4
+    assert abs(offset) < 5e-4
 
 
 def test_quality_figures_tell_what_happened(recovered):
-    """1e8 photons on 128² pixels would allow R = √(128²/4/1e8) = 0.0064 if nothing but photons disturbed."""
+    """Photons alone: R = √(128²/4/1e8) = 0.0064 if √I had variance 1/4 in every pixel, a fifth less as the
+    dark ones are quieter; 0.0052 was measured, 0.0109 before the probe had its tails."""
     arrays, table = recovered[0].arrays, recovered[0].tables["quality/energies"]
     assert table["photons"] == pytest.approx([1e8], rel=0.02)
-    assert 0.0064 < table["r_factor"][0] < 0.02
+    assert 0.8 * 0.0064 < table["r_factor"][0] < 1.1 * 0.0064
     assert arrays["quality/error"].shape == (1, 40)
     assert arrays["quality/error"][0, -1] < 0.2 * arrays["quality/error"][0, 0]
     assert recovered[0].attributes["found_vacuum"]

@@ -52,7 +52,7 @@ def test_a_file_of_the_user_s_own(tmp_path):
     ("text", "words"),
     [
         (f'name = "x"\nclusters = 3\n{STAGE}', ["clusters", "Extra inputs"]),
-        (f'name = "x"\n{STAGE}momentum = 1\n', ["reconstruct.0.epie.momentum", "Extra inputs"]),
+        (f'name = "x"\n{STAGE}inertia = 1\n', ["reconstruct.0.epie.inertia", "Extra inputs"]),
         (f'name = "x"\nn_clusters = 0\n{STAGE}', ["n_clusters", "greater than or equal to 1", "0"]),
         ('name = "x"\n[[reconstruct]]\nengine = "dm"\n', ["reconstruct.0", "epie", "ml", "dm"]),
         (STAGE, ["name", "required"]),
@@ -73,7 +73,7 @@ def test_wrong_recipes_name_file_and_option(tmp_path, text, words):
 
 @pytest.mark.parametrize("name", ["best9", "", "live.tom", "../live"])
 def test_an_unknown_recipe_lists_the_known(name):
-    with pytest.raises(UserError, match=r"expected one of live, paper.* or a \.toml file"):
+    with pytest.raises(UserError, match=r"expected one of best, live, paper.* or a \.toml file"):
         load_recipe(name)
 
 
