@@ -90,7 +90,7 @@ def quick(tmp_path_factory):
 def point_pixels(tmp_path_factory):
     """The same for frames that were not integrated over the detector's pixels."""
     path = tmp_path_factory.mktemp("recipe") / "point.toml"
-    path.write_text(QUICK.replace('engine = "ml"', 'engine = "ml"\npixel_modes = 1'))
+    path.write_text(QUICK.replace('engine = "ml"', 'engine = "ml"\npixel_points = 1'))
     return path
 
 
@@ -182,15 +182,19 @@ def test_one_energy_alone_gives_object_probe_and_quality(twin_set, quick, tmp_pa
 def test_a_shorter_paper_recipe(twin_set, tmp_path):
     """The paper's recipe as a file of the user's own, on every other energy: the paper's constants."""
     text = (files("ptychrome.profiles") / "recipes" / "paper.toml").read_text(encoding="utf-8")
-    assert "sweeps = 800" in text
+    for whole, short in (("sweeps = 500\n", "sweeps = 5\n"), ("sweeps = 50\n", "sweeps = 1\n")):
+        assert whole in text
+        text = text.replace(whole, short)
     recipe = tmp_path / "paper_short.toml"
-    recipe.write_text(text.replace("sweeps = 800", "sweeps = 5"), encoding="utf-8")
+    recipe.write_text(text, encoding="utf-8")
     half = sorted(twin_set[1].iterdir(), key=energy_of)[::2]
     assert process(half, tmp_path / "paper.nxs", recipe=str(recipe), clusters=4) == 0
     revision = load_result(tmp_path / "paper.nxs")
     assert revision.attributes["options"]["chemistry"]["constants"] == "paper"
     assert revision.attributes["options"]["n_clusters"] == 4
-    assert revision.arrays["quality/error"].shape == (len(half), 5)
+    assert revision.attributes["joint_rounds"] == 6
+    assert revision.arrays["quality/error"].shape == (len(half), 5 + 6)
+    assert {"quality/frc", "quality/energies"} <= set(revision.tables)
     n_v = revision.arrays["maps/n_v"]
     assert np.nanquantile(n_v, 0.9) == pytest.approx(4e22, rel=0.25)  # physics.md: V areal density ~4e22 m⁻²
 
