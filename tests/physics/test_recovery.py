@@ -77,7 +77,7 @@ def compare(recovered, quantity):
 
 
 def test_absorption_comes_back(recovered):
-    """−ln|O|: physics.md measured 1.7e-3 (particle) and 5e-4 (vacuum) with pixel modes and no position errors.
+    """−ln|O|: 1.7e-3 (particle) and 5e-4 (vacuum) were measured with pixel modes and no position errors.
 
     With all nuisances: 1.0e-3 and 7e-4. The limits leave a third for other machines and seeds; with a
     probe of the window's width it is 2.6e-3 and 1.1e-3.
