@@ -104,6 +104,6 @@ def test_quality_figures_tell_what_happened(recovered):
     arrays, table = recovered[0].arrays, recovered[0].tables["quality/energies"]
     assert table["photons"] == pytest.approx([1e8], rel=0.02)
     assert 0.8 * 0.0064 < table["r_factor"][0] < 1.1 * 0.0064
-    assert arrays["quality/error"].shape == (1, 40)
+    assert arrays["quality/error"].shape == (1, 35)
     assert arrays["quality/error"][0, -1] < 0.2 * arrays["quality/error"][0, 0]
     assert recovered[0].attributes["found_vacuum"]
