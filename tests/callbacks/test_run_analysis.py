@@ -33,7 +33,7 @@ def begin(documents, energies=99):
     for job in jobs[:energies]:
         run.outstanding -= 1
         run.add(reconstruct(job, RECIPE))
-        run.shown(job)
+        run.shown([job])
     return run, jobs
 
 
