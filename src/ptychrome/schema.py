@@ -69,8 +69,8 @@ class ScanMetadata(_Strict):
     """The block ``start["ptychrome"]``: all that the analysis must know before the first frame arrives."""
 
     schema_version: Literal[1] = 1
-    element: str = "V"
-    edge: str = "K"
+    element: str
+    edge: str
     energies_eV: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
     positions_per_energy: tuple[Annotated[int, Field(ge=2)], ...]
     extent_m: tuple[tuple[FiniteFloat, FiniteFloat], tuple[FiniteFloat, FiniteFloat]]  # planned (y, x) ranges
