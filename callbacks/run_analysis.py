@@ -251,6 +251,8 @@ class RunAnalysis:
             "frames_lost": status.frames_lost,
             "lag_s_max": status.lag_s_max,
             "elapsed_s": status.elapsed_s,
+            "element": self.metadata.element,
+            "edge": self.metadata.edge,
             "dose_material": self.metadata.element,
         }
         if self.check is not None:
