@@ -20,7 +20,7 @@ from scipy.constants import electron_volt
 from ptychrome import __version__
 from ptychrome.callbacks.files import OBJECT_PROBE_SUFFIX, write_atomically
 from ptychrome.callbacks.results import Revision
-from ptychrome.schema import FEATURES, MAPS
+from ptychrome.schema import FEATURES, MAPS, SPECTRA
 
 UNITS = {
     "energy": "eV",
@@ -38,6 +38,7 @@ LABELS = {
     "energy": "photon energy",
     "clusters/label": "cluster",
 } | {f"maps/{name}": info.label for name, info in MAPS.items()}
+LABELS |= {name: info.label for name, info in SPECTRA.items()}
 CONTENTS = "ptychrome_contents"
 UNIT_SUFFIXES = {
     "_eV": "eV",

@@ -157,3 +157,26 @@ MAPS: dict[str, MapInfo] = {
     "n_eff_ratio": MapInfo("1", "Re[N_eff]/N_V", (0.0, 100.0)),
 }
 FEATURES = ("edge_energy", "pre_edge_ratio", "n_eff_ratio")
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """How one array is named for people: its axes, unit and label."""
+
+    dimensions: tuple[str, ...]
+    unit: str
+    label: str
+
+
+SPECTRA: dict[str, ArrayInfo] = {
+    "lcf/fractions": ArrayInfo(("standard", "y", "x"), "1", "share of the atoms in each standard"),
+    "lcf/fractions_sigma": ArrayInfo(("standard", "y", "x"), "1", "σ of the shares"),
+    "lcf/residual": ArrayInfo(("y", "x"), "1", "rms misfit over edge jump"),
+    "lcf/chi2": ArrayInfo(("y", "x"), "1", "reduced χ²"),
+    "lcf/r_factor": ArrayInfo(("y", "x"), "1", "R-factor"),
+    "lcf/jump": ArrayInfo(("y", "x"), "1", "edge jump of the sum of standards"),
+    "lcf/standards": ArrayInfo(("standard", "energy"), "1", "normalised standards"),
+    "components/spectra": ArrayInfo(("component", "energy"), "1", "spectra of the components"),
+    "components/maps": ArrayInfo(("component", "y", "x"), "1", "amount of each component"),
+    "components/variance": ArrayInfo(("principal_component",), "1", "share of the sum of squares"),
+}

@@ -77,6 +77,23 @@ def test_the_first_steep_slope_is_the_edge():
     assert foil_offset(FINE, mu, EDGE_EV)[0] == pytest.approx(0.0, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "before_eV", "edge_step"),
+    [
+        ("V_foil", (-75.0, -37.5), 2.36562),
+        ("V2O3", (-95.0, -47.5), 1.29427),
+        ("V2O5", (-95.0, -47.5), 1.13902),
+    ],
+)
+def test_the_step_is_that_of_larch(name, before_eV, edge_step):
+    """xraylarch 2026.3, pre_edge with e0 = 5465 and the ranges that it chose itself."""
+    if not DATA.is_dir():
+        pytest.skip("no measured spectra beside the repository")
+    energy, _, i0, transmitted = np.loadtxt(DATA / f"{name}.xdi").T
+    bulk = normalise_bulk(energy, -np.log(transmitted / i0), EDGE_EV, before_eV=before_eV, behind_eV=25.0)
+    assert bulk.edge_step == pytest.approx(edge_step, rel=0.01)  # one point more or less in a line of eight
+
+
 def test_measured_vanadium():
     """The foil stands half an eV high at 13-BM-D; oxides are in the order of their valence."""
     if not DATA.is_dir():
