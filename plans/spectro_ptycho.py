@@ -55,6 +55,7 @@ def spectro_ptycho(
     sample_name: str = "",
     element: str = "",
     edge: str = "K",
+    energy_offset_eV: float = 0.0,
     probe: dict[str, Any] | None = None,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
@@ -78,6 +79,8 @@ def spectro_ptycho(
         Name of the particle, for people; by default that of ``RE.md``, if any.
     element, edge : str
         The absorption edge of interest; by default the one that the energies step over.
+    energy_offset_eV : float
+        What the analysis adds to the energies, because a foil says so; nothing moves for it.
     probe : dict, optional
         Fields of `ptychrome.schema.ProbeModel`; by default the nominal probe the detector knows of.
     md : dict, optional
@@ -112,7 +115,7 @@ def spectro_ptycho(
     _check_reach(axes, energies, points)
     absorber = (element, edge) if element else edge_near(energies)
     tabulated_edge_eV(*absorber)  # refused here if there is no such edge
-    scan = _scan_metadata(detector, axes, energies, points, probe, absorber)
+    scan = _scan_metadata(detector, axes, energies, points, probe, absorber, energy_offset_eV)
     start = {
         **_start_document(detectors, axes, scan),
         **({"sample_name": sample_name} if sample_name else {}),
@@ -126,6 +129,7 @@ def spectro_ptycho(
             "sample_name": sample_name,
             "element": absorber[0],
             "edge": absorber[1],
+            "energy_offset_eV": energy_offset_eV,
             "probe": probe,
         },
         **(md or {}),
@@ -211,6 +215,7 @@ def _scan_metadata(
     points: Positions,
     probe: dict[str, Any] | None,
     absorber: tuple[str, str],
+    energy_offset_eV: float,
 ) -> ScanMetadata:
     """The block the analysis starts from; pydantic's ValidationError is a ValueError."""
     (x_low, y_low), (x_high, y_high) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
@@ -219,6 +224,7 @@ def _scan_metadata(
         element=absorber[0],
         edge=absorber[1],
         energies_eV=tuple(energies),
+        energy_offset_eV=energy_offset_eV,
         positions_per_energy=(len(points),) * len(energies),
         extent_m=((y_low, y_high), (x_low, x_high)),
         geometry=DetectorGeometry(**detector.geometry),

@@ -81,7 +81,7 @@ def test_every_python_example_compiles_and_its_imports_exist(page):
                     importlib.import_module(alias.name)
 
 
-@pytest.mark.parametrize("page", ["quickstart.md", "simulation.md"])
+@pytest.mark.parametrize("page", ["chemistry.md", "quickstart.md", "simulation.md"])
 def test_examples_that_import_what_they_use_run(page):
     own = [code for code in blocks("python", ROOT / "docs" / page) if "import" in code]
     assert own

@@ -72,6 +72,7 @@ class ScanMetadata(_Strict):
     element: str
     edge: str
     energies_eV: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    energy_offset_eV: FiniteFloat = 0.0  # to be added to the monochromator's energies, as a foil says
     positions_per_energy: tuple[Annotated[int, Field(ge=2)], ...]
     extent_m: tuple[tuple[FiniteFloat, FiniteFloat], tuple[FiniteFloat, FiniteFloat]]  # planned (y, x) ranges
     geometry: DetectorGeometry

@@ -58,7 +58,7 @@ def test_refuses_before_the_run_is_opened(beamline, options, message):
     [
         ({"energies": [5420.0]}, ("V", "K")),
         ({"energies": k_edge("Fe", 12)}, ("Fe", "K")),
-        ({"energies": k_edge("Fe", 12), "element": "Mn"}, ("Mn", "K")),
+        ({"energies": k_edge("Fe", 12), "element": "Mn", "energy_offset_eV": -0.5}, ("Mn", "K")),
     ],
 )
 def test_the_energies_say_which_edge_it_is_unless_told(beamline, options, expected):
@@ -66,6 +66,7 @@ def test_the_energies_say_which_edge_it_is_unless_told(beamline, options, expect
     starts = [message.kwargs for message in plan if message.command == "open_run"]
     (start,) = starts
     assert (start["ptychrome"]["element"], start["ptychrome"]["edge"]) == expected
+    assert start["ptychrome"]["energy_offset_eV"] == options.get("energy_offset_eV", 0.0)
 
 
 def test_returns_the_uid_of_the_run(beamline):
