@@ -221,7 +221,7 @@ def _local_cubic(energy: Float, values: Float, centre_eV: float, width_eV: float
     matrix = np.vander(energy[use] - centre_eV, 4)
     coefficients = np.linalg.lstsq(matrix, values[use], rcond=None)[0]
     variance = np.sum((values[use] - matrix @ coefficients) ** 2) / (len(use) - 4)
-    return coefficients, variance * np.linalg.pinv(matrix.T @ matrix)
+    return coefficients, np.asarray(variance * np.linalg.pinv(matrix.T @ matrix), dtype=np.float64)
 
 
 def _sorted(energy_eV: ArrayLike, mu: ArrayLike, name: str) -> tuple[Float, Float]:

@@ -31,14 +31,11 @@ class Components:
         Non-negative; absorbance = amounts · spectra.
     variance : (n,) float64
         Share of the sum of squares in each principal component, descending.
-    rank : int
-        Number of components that stand out of the noise (`spectra` may be more or fewer on request).
     """
 
     spectra: Float
     amounts: Float
     variance: Float
-    rank: int
 
 
 def number_of_components(absorbance: ArrayLike, sigma: ArrayLike) -> tuple[int, Float]:
@@ -78,8 +75,8 @@ def number_of_components(absorbance: ArrayLike, sigma: ArrayLike) -> tuple[int, 
     return max(rank, 1), values**2 / np.sum(values**2)
 
 
-def components(absorbance: ArrayLike, sigma: ArrayLike, *, count: int | None = None) -> Components:
-    """Non-negative matrix factorisation (Lee & Seung, Nature 401, 788, 1999) of as many components as count.
+def components(absorbance: ArrayLike, sigma: ArrayLike, count: int) -> Components:
+    """Non-negative matrix factorisation (Lee & Seung, Nature 401, 788, 1999) of the spectra.
 
     Started from the purest pixels (Araújo et al., Chemom. Intell. Lab. Syst. 57, 65, 2001). The spectra are
     mixtures of the true ones where no pixel holds one alone: a description of the data, not a list of
@@ -91,8 +88,8 @@ def components(absorbance: ArrayLike, sigma: ArrayLike, *, count: int | None = N
         Finite; what is below 0 counts as 0.
     sigma : float or (n_energy,) float
         Noise of one pixel.
-    count : int, optional
-        Number of components; default: `number_of_components`.
+    count : int
+        Number of components, see `number_of_components`.
 
     Returns
     -------
@@ -104,20 +101,19 @@ def components(absorbance: ArrayLike, sigma: ArrayLike, *, count: int | None = N
     DataError
         See `number_of_components`; or if `count` exceeds the number of energies or of pixels.
     """
-    rank, variance = number_of_components(absorbance, sigma)
+    _, variance = number_of_components(absorbance, sigma)
     data = np.maximum(_weighted(absorbance, sigma), 0.0)
-    k = rank if count is None else count
-    if not 1 <= k <= min(data.shape):
-        raise DataError(f"{k} components of {data.shape[1]} spectra of {data.shape[0]} energies")
-    amounts, start = _purest(data, k)
-    model = NMF(k, init="custom", max_iter=SWEEPS, tol=1e-5)
+    if not 1 <= count <= min(data.shape):
+        raise DataError(f"{count} components of {data.shape[1]} spectra of {data.shape[0]} energies")
+    amounts, start = _purest(data, count)
+    model = NMF(count, init="custom", max_iter=SWEEPS, tol=1e-5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # slow in the end, and good enough long before
         amounts = model.fit_transform(data.T, W=amounts.T.copy(), H=start).T
     spectra = model.components_ * np.broadcast_to(sigma, len(data))
     scale = spectra.max(axis=1).clip(1e-300)
     order = np.argsort(-amounts.sum(axis=1) * spectra.sum(axis=1))
-    return Components((spectra / scale[:, None])[order], (amounts * scale[:, None])[order], variance, rank)
+    return Components((spectra / scale[:, None])[order], (amounts * scale[:, None])[order], variance)
 
 
 def _purest(data: Float, k: int) -> tuple[Float, Float]:

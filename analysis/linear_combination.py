@@ -210,14 +210,15 @@ def _best_subset(gram: Float, projected: Float, total: Float | None) -> Float:
     best, lowest = np.zeros((k, m)), np.full(m, 0.0 if total is None else np.inf)
     for size in range(1, k + 1):
         for subset in combinations(range(k), size):
-            chosen = list(subset)
-            inverse = np.linalg.inv(gram[np.ix_(chosen, chosen)])
+            chosen = np.array(subset)
+            part = gram[chosen][:, chosen]
+            inverse = np.linalg.inv(part)
             found = inverse @ projected[chosen]
             if total is not None:
                 ones = inverse.sum(axis=1)
                 found = found + ones[:, None] * ((total - found.sum(axis=0)) / ones.sum())
             # less the square of the data, which all subsets share
-            cost = np.sum(found * (gram[np.ix_(chosen, chosen)] @ found - 2 * projected[chosen]), axis=0)
+            cost = np.sum(found * (part @ found - 2 * projected[chosen]), axis=0)
             better = (found >= 0).all(axis=0) & (cost < lowest)
             lowest[better] = cost[better]
             best[:, better] = 0.0

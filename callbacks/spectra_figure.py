@@ -35,9 +35,9 @@ def spectra_figure(revision: Revision, bulk: Sequence[BulkSpectrum] = ()) -> Fig
     rows = [_component_row(revision)]
     if "lcf/fractions" in revision.arrays:
         rows.insert(0, _standard_row(revision))
-    columns = max(len(maps) for maps in rows) + 1
+    columns = max(4, *(len(maps) for maps in rows))  # the spectra below take as much as four maps
     pitch = SIZE_IN + GAP_IN
-    figure = Figure(figsize=(0.7 + columns * pitch + 1.2, 0.6 + (len(rows) + 1) * pitch), facecolor="white")
+    figure = Figure(figsize=(0.7 + columns * pitch, 0.6 + (len(rows) + 1) * pitch), facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.02, 1 - 0.35 / figure.get_figheight(), _heading(revision), fontsize=13, va="center")
     view = View.of(revision)
@@ -119,9 +119,8 @@ def _heading(revision: Revision) -> str:
     attributes = revision.attributes
     name, rank = revision.sample_name or revision.raw_uid[:8], attributes["components_above_noise"]
     text = f"{name}      {rank} component{'s' * (rank > 1)} above the noise"
-    if "lcf_shift_eV" in attributes:
-        text += f", standards shifted by {attributes['lcf_shift_eV']:+.2f} eV"
-    return text
+    shift_eV = attributes.get("lcf_shift_eV", 0.0) + attributes.get("lcf_foil_offset_eV", 0.0)
+    return text + (f", standards shifted by {shift_eV:+.2f} eV" if shift_eV else "")
 
 
 def _place(figure: Figure, left: float, top: float, width: float, height: float | None = None) -> Axes:

@@ -15,10 +15,12 @@ from rich.table import Table
 from ptychrome.analysis.bulk import BulkSpectrum, foil_offset
 from ptychrome.analysis.chemistry import noise_level
 from ptychrome.analysis.components import components as spectral_components
+from ptychrome.analysis.components import number_of_components
 from ptychrome.analysis.interpretation import BELOW_EDGE_EV
 from ptychrome.analysis.linear_combination import best_shift, linear_combination, standards_at
 from ptychrome.analysis.references import reference_ratios
 from ptychrome.analysis.scan import DataError
+from ptychrome.analysis.spectral import SpectralOptions, spectral_model
 from ptychrome.callbacks.figures import save_figure
 from ptychrome.callbacks.files import WriteError
 from ptychrome.callbacks.results import Revision
@@ -126,9 +128,11 @@ class _Particle:
         Which of the planned energies these are.
     pixels : (ny, nx) bool
     absorbance : (n, n_pixels) float64
+    phase : (n, n_pixels) float64
     jump : (n_pixels,) float64
     sigma : float
         Noise of `absorbance`.
+    element : str
     edge_eV : float
         Tabulated edge.
     """
@@ -137,8 +141,10 @@ class _Particle:
     measured: NDArray[np.bool_]
     pixels: NDArray[np.bool_]
     absorbance: NDArray[np.float64]
+    phase: NDArray[np.float64]
     jump: NDArray[np.float64]
     sigma: float
+    element: str
     edge_eV: float
 
     @classmethod
@@ -153,9 +159,17 @@ class _Particle:
         measured = np.isfinite(stack).any(axis=(1, 2))
         pixels = (arrays["maps/fitted"] == 1) & np.isfinite(stack[measured]).all(axis=0)
         absorbance, energy = stack[measured][:, pixels].astype(float), arrays["energy"][measured]
+        phase = arrays["phase"][measured][:, pixels].astype(float)
         sigma = noise_level(absorbance, energy, energy < edge_eV - BELOW_EDGE_EV)
-        jump = arrays["maps/edge_jump"][pixels].astype(float)
-        return cls(energy, measured, pixels, absorbance, jump, sigma, edge_eV)
+        jump, element = arrays["maps/edge_jump"][pixels].astype(float), str(attributes["element"])
+        return cls(energy, measured, pixels, absorbance, phase, jump, sigma, element, edge_eV)
+
+    def allowed_components(self) -> int:
+        """Components that stand out of what Kramers–Kronig forbids, see `spectral_model`."""
+        images = np.ones((self.energy_eV.size, *self.pixels.shape), complex)
+        images[:, self.pixels] = np.exp(-self.absorbance / 2 + 1j * self.phase)
+        model = spectral_model(self.energy_eV, images, self.pixels, self.element, SpectralOptions())
+        return model.rank
 
     def image(self, values: NDArray) -> NDArray[np.float32]:
         """(…, n_pixels) as maps (…, ny, nx), NaN elsewhere."""
@@ -194,13 +208,20 @@ def _standards(paths: Sequence[Path], foil: Path | None, edge_eV: float) -> _Sta
 
 
 def _components(particle: _Particle, count: int | None) -> tuple[dict[str, NDArray], dict[str, Any]]:
-    found = spectral_components(particle.absorbance, particle.sigma, count=count)
-    arrays = {
+    white, _ = number_of_components(particle.absorbance, particle.sigma)
+    # errors of single energies are no white noise, but they break Kramers–Kronig; that sees phases, too
+    rank = min(white, particle.allowed_components())
+    found = spectral_components(particle.absorbance, particle.sigma, count=count or rank)
+    arrays: dict[str, NDArray] = {
         "components/spectra": particle.spectrum(found.spectra),
         "components/maps": particle.image(found.amounts),
         "components/variance": found.variance,
     }
-    return arrays, {"components_above_noise": found.rank, "components_noise": particle.sigma}
+    return arrays, {
+        "components_above_noise": rank,
+        "components_above_white_noise": white,
+        "components_noise": particle.sigma,
+    }
 
 
 def _combination(
@@ -212,7 +233,7 @@ def _combination(
     references = standards_at(spectra, energy, shift_eV=shift_eV)
     jump = particle.jump if keep_jump else None
     fit = linear_combination(particle.absorbance, references, sigma=particle.sigma, jump=jump)
-    arrays = {
+    arrays: dict[str, NDArray] = {
         "lcf/fractions": particle.image(fit.fractions),
         "lcf/fractions_sigma": particle.image(fit.sigma),
         "lcf/residual": particle.image(fit.residual),
@@ -222,7 +243,11 @@ def _combination(
         "lcf/standards": particle.spectrum(references),
     }
     names = [spectrum.name for spectrum in spectra]
-    attributes = {"lcf_standards": names, "lcf_shift_eV": shift_eV, "lcf_keep_jump": keep_jump}
+    attributes: dict[str, Any] = {
+        "lcf_standards": names,
+        "lcf_shift_eV": shift_eV,
+        "lcf_keep_jump": keep_jump,
+    }
     return arrays, attributes | standards.attributes
 
 

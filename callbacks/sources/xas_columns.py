@@ -92,7 +92,8 @@ def column_spectra(text: str, path: Path) -> list[MeasuredSpectrum]:
 
 def _table(text: str, path: Path) -> _Table:
     """Header and numbers; the header ends where the first line of numbers is."""
-    header, rows = [], []
+    header: list[str] = []
+    rows: list[list[float]] = []
     for number, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()
         if stripped.startswith(("#", "%", ";", "!")):

@@ -157,6 +157,13 @@ MAPS: dict[str, MapInfo] = {
     "n_eff": MapInfo("m⁻²", "Re[N_eff]"),
     "n_eff_ratio": MapInfo("1", "Re[N_eff]/N_V", (0.0, 100.0)),
 }
+
+
+def map_label(name: str, element: str) -> str:
+    """Label of a chemical map for the edge of an element; the names themselves keep the V of the paper."""
+    return MAPS[name].label.replace("N_V", f"N_{element}")
+
+
 FEATURES = ("edge_energy", "pre_edge_ratio", "n_eff_ratio")
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+from ptychrome.analysis.kramers_kronig import f1_from_f2
+from ptychrome.analysis.optics import CLASSICAL_ELECTRON_RADIUS_M, HC_EV_M
 from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.nexus import load_result, write_nexus
 from ptychrome.cli import main
@@ -21,6 +23,15 @@ OFF_EV = 0.6  # the standards' monochromator reads so much too high
 def shape(energy, edge_eV, pre_edge):
     peak = pre_edge / (1 + ((energy - edge_eV + 10) / 1.2) ** 2)
     return 0.5 * (1 + erf((energy - edge_eV) / 2.5)) + peak
+
+
+def phase_of(energy, absorbance):
+    """Phase that belongs to μt (n_energy, ny, nx) of iron by Kramers–Kronig, with 15 electrons more."""
+    per_atom = CLASSICAL_ELECTRON_RADIUS_M * HC_EV_M / energy
+    atoms = 3e22 * (absorbance[-1] > 0.01)
+    f2 = absorbance.reshape(energy.size, -1).T / (2 * per_atom * 3e22)
+    f1 = f1_from_f2(energy, f2, "Fe").T.reshape(absorbance.shape)
+    return -(per_atom[:, None, None]) * atoms * (41 + f1)
 
 
 def write_table(path, energy, mu):
@@ -39,15 +50,16 @@ def scan(tmp_path):
     first, second = (shape(energy, *STANDARDS[name])[:, None, None] for name in ("FeO", "Fe2O3"))
     rng = np.random.default_rng(0)
     absorbance = 0.03 * inside + jump * ((1 - share) * first + share * second)
+    phase = phase_of(energy, absorbance) + NOISE / 2 * rng.standard_normal(absorbance.shape)
     absorbance = absorbance + NOISE * rng.standard_normal(absorbance.shape)
-    absorbance[7] = np.nan  # an energy that was lost
+    absorbance[7] = phase[7] = np.nan  # an energy that was lost
     label = np.where(inside, (share > 0.5).astype(int), -1)
     arrays = {
         "energy": energy,
         "y": np.linspace(5e-7, -5e-7, SHAPE[0]),
         "x": np.linspace(5e-7, -5e-7, SHAPE[1]),
         "absorbance": absorbance.astype(np.float32),
-        "phase": np.broadcast_to(-5 * jump, absorbance.shape).astype(np.float32),
+        "phase": phase.astype(np.float32),
         "maps/fitted": inside.astype(np.uint8),
         "maps/edge_jump": np.where(inside, jump, np.nan).astype(np.float32),
         "maps/n_v": np.where(inside, 4e22, np.nan).astype(np.float32),
