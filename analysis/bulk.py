@@ -219,7 +219,7 @@ def _local_cubic(energy: Float, values: Float, centre_eV: float, width_eV: float
         : max(int(np.sum(np.abs(energy - centre_eV) <= width_eV)), 6)
     ]
     matrix = np.vander(energy[use] - centre_eV, 4)
-    coefficients = np.linalg.lstsq(matrix, values[use], rcond=None)[0]
+    coefficients = np.asarray(np.linalg.lstsq(matrix, values[use], rcond=None)[0], dtype=np.float64)
     variance = np.sum((values[use] - matrix @ coefficients) ** 2) / (len(use) - 4)
     return coefficients, np.asarray(variance * np.linalg.pinv(matrix.T @ matrix), dtype=np.float64)
 
