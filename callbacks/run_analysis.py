@@ -92,7 +92,8 @@ class RunAnalysis:
         energies = np.sort(np.asarray(metadata.energies_eV))
         geometries = [geometry_at(metadata, energy) for energy in energies]
         grid = CommonGrid.covering(metadata.extent_m, geometries, recipe.stack.margin_m)
-        return cls(intake, start.get("sample_name", ""), recipe, EnergyStack.empty(energies, grid))
+        calibrated = energies + _energy_offset(metadata, recipe)
+        return cls(intake, start.get("sample_name", ""), recipe, EnergyStack.empty(calibrated, grid))
 
     @property
     def metadata(self) -> ScanMetadata:
@@ -205,7 +206,8 @@ class RunAnalysis:
             self._lag_s[job.index] = time.monotonic() - self._last_frame_s[job.index]
 
     def _place(self, index: int) -> int:
-        return int(np.searchsorted(self.stack.energy_eV, self.metadata.energies_eV[index]))
+        planned = self.metadata.energies_eV
+        return int(np.searchsorted(np.sort(planned), planned[index]))
 
     def status(self) -> Status:
         """How far the run is."""
@@ -252,6 +254,7 @@ class RunAnalysis:
             "sample_name": self.sample_name,
             "energies_done": len(self.energies),
             "energies_planned": len(stack.energy_eV),
+            "energy_offset_eV": _energy_offset(self.metadata, self.recipe),
             "found_vacuum": bool(stack.found_vacuum),
             "joint_rounds": 0 if self.joint is None else self.joint.rounds_done,
             "frames_written": status.frames_written,
@@ -259,6 +262,8 @@ class RunAnalysis:
             "frames_lost": status.frames_lost,
             "lag_s_max": status.lag_s_max,
             "elapsed_s": status.elapsed_s,
+            "element": self.metadata.element,
+            "edge": self.metadata.edge,
             "dose_material": self.metadata.element,
         }
         if self.check is not None:
@@ -297,3 +302,9 @@ class RunAnalysis:
             "lag_s": np.array([lag.get(place, np.nan) for place in places]),
             **{name: np.array([each[name] for each in figures]) for name in figures[0]},
         }
+
+
+def _energy_offset(metadata: ScanMetadata, recipe: Recipe) -> float:
+    """What the foil says, by the recipe or else by the start document, eV."""
+    own = recipe.stack.energy_offset_eV
+    return metadata.energy_offset_eV if own is None else own

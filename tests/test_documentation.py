@@ -20,7 +20,7 @@ from ptychrome.callbacks.sinks.tiled import TiledSink
 from ptychrome.cli import _parser
 from ptychrome.profiles.settings import TwinSessionSettings, recipe_names
 from ptychrome.profiles.tiled_server import TiledServer, raw_container, results_container
-from ptychrome.schema import MAPS
+from ptychrome.schema import MAPS, SPECTRA
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -49,7 +49,7 @@ def test_every_command_exists():
         seen.add(name)
         if name == "ptychrome":
             options = _parser().parse_args([word for word in arguments if word != "--help"])
-            assert options.recipe in recipe_names()
+            assert getattr(options, "recipe", "live") in recipe_names()
         elif name == "make":
             target, *variables = arguments
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
@@ -81,7 +81,7 @@ def test_every_python_example_compiles_and_its_imports_exist(page):
                     importlib.import_module(alias.name)
 
 
-@pytest.mark.parametrize("page", ["quickstart.md", "simulation.md"])
+@pytest.mark.parametrize("page", ["chemistry.md", "quickstart.md", "simulation.md"])
 def test_examples_that_import_what_they_use_run(page):
     own = [code for code in blocks("python", ROOT / "docs" / page) if "import" in code]
     assert own
@@ -177,6 +177,7 @@ def test_every_recipe_and_every_map_is_explained():
     recipes, results = ((ROOT / "docs" / name).read_text() for name in ("recipes.md", "results.md"))
     assert [name for name in recipe_names() if f"| `{name}`" not in recipes] == []
     assert [name for name in MAPS if f"| `maps/{name}`" not in results] == []
+    assert [name for name in SPECTRA if f"`{name}`" not in results] == []
 
 
 def test_help_names_every_option_with_a_text():
