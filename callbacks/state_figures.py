@@ -165,7 +165,7 @@ def scatter_figure(revisions: Sequence[Revision]) -> Figure:
         See `densities_figure`.
     """
     pixels, figure = _Pixels.of(revisions), _figure(6.6)
-    ax: Any = figure.add_axes((0.1, -0.02, 0.78, 1.02), projection="3d", computed_zorder=False)
+    ax: Any = figure.add_axes((0.1, 0.02, 0.78, 0.93), projection="3d", computed_zorder=False)
     low, high = np.array(pixels.limits).T
     shown = np.flatnonzero(((pixels.features > low) & (pixels.features < high)).all(axis=1))
     if shown.size > MOST_POINTS:
