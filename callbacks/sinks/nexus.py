@@ -37,6 +37,7 @@ LABELS = {
     "phase": "phase",
     "energy": "photon energy",
     "clusters/label": "cluster",
+    "clusters/probability": "probability of the cluster",
 } | {name: info.label for name, info in SPECTRA.items()}
 CONTENTS = "ptychrome_contents"
 UNIT_SUFFIXES = {
