@@ -22,7 +22,7 @@ from ptychrome.callbacks.progress import Status
 from ptychrome.callbacks.quality import QualityCheck, QualityTask, energy_figures
 from ptychrome.callbacks.reconstruct import ReconstructedEnergy, Refinement, geometry_at
 from ptychrome.callbacks.results import Revision
-from ptychrome.schema import ScanMetadata
+from ptychrome.schema import PREPARATION_KEY, ScanMetadata
 
 
 @dataclass(eq=False)
@@ -34,6 +34,8 @@ class RunAnalysis:
     intake : Intake
         Documents of the run.
     sample_name : str
+    preparation : str
+        What was done to the sample, such as "as-prepared"; empty where the start document does not say.
     recipe : Recipe
     stack : EnergyStack
         Images on the common grid.
@@ -56,6 +58,7 @@ class RunAnalysis:
 
     intake: Intake
     sample_name: str
+    preparation: str
     recipe: Recipe
     stack: EnergyStack
     energies: dict[int, ReconstructedEnergy] = field(default_factory=dict)
@@ -89,7 +92,9 @@ class RunAnalysis:
         energies = np.sort(np.asarray(metadata.energies_eV))
         geometries = [geometry_at(metadata, energy) for energy in energies]
         grid = CommonGrid.covering(metadata.extent_m, geometries, recipe.stack.margin_m)
-        return cls(intake, start.get("sample_name", ""), recipe, EnergyStack.empty(energies, grid))
+        preparation = str(start.get(PREPARATION_KEY) or "")
+        stack = EnergyStack.empty(energies, grid)
+        return cls(intake, start.get("sample_name", ""), preparation, recipe, stack)
 
     @property
     def metadata(self) -> ScanMetadata:
@@ -242,6 +247,9 @@ class RunAnalysis:
             "software": f"ptychrome {__version__}",
             "raw_uid": self.intake.raw_uid,
             "sample_name": self.sample_name,
+            "preparation": self.preparation,
+            "element": self.metadata.element,
+            "edge": self.metadata.edge,
             "energies_done": len(self.energies),
             "energies_planned": len(stack.energy_eV),
             "found_vacuum": bool(stack.found_vacuum),

@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ptychrome.callbacks.figures.style import INK, MISSING, Scale, robust_limits
+from ptychrome.callbacks.figures.style import INK, MISSING, Scale
 from ptychrome.callbacks.results import Revision
 
 
@@ -210,7 +210,7 @@ def frame_plot(ax: Axes, title: str) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def stack_scale(name: str, image: np.ndarray | None, view: View) -> Scale:
+def stack_scale(name: str, limits: tuple[float, float] | None) -> Scale:
     """White for vacuum, black for matter."""
-    limits = (0.0, 1.0) if image is None else robust_limits(view.crop(image))
+    limits = limits or (0.0, 1.0)
     return Scale("gray", limits, "rad") if name == "phase" else Scale("gray_r", limits, "μt")

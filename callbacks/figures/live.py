@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from ptychrome.callbacks.figures.clusters import draw_clusters, draw_scatter, draw_spectra
 from ptychrome.callbacks.figures.images import (
@@ -23,7 +24,8 @@ from ptychrome.callbacks.figures.images import (
 )
 from ptychrome.callbacks.figures.layout import label_of, page, place, save_figure, square
 from ptychrome.callbacks.figures.quality import draw_detector_residual, draw_error, draw_ring_correlation
-from ptychrome.callbacks.figures.style import map_scale, map_title
+from ptychrome.callbacks.figures.style import Scale, map_scale, map_title, robust_limits
+from ptychrome.callbacks.figures.tables import Column, table_of_images
 from ptychrome.callbacks.results import Revision
 
 SUMMARY_MAPS = ("edge_energy", "pre_edge_ratio", "n_eff_ratio", "n_v")
@@ -150,7 +152,7 @@ def _spectro_page(revision: Revision, paper_scales: bool) -> Figure:
     for left, stack, which in ((0.3, "absorbance", -1), (3.9, "phase", 0)):
         image = arrays[stack][done[which]] if done.size else None
         at = f" at {arrays['energy'][done[which]]:.1f} eV" if done.size else ""
-        draw_map(square(figure, left, 0.95), image, view, stack_scale(stack, image, view), stack + at)
+        draw_map(square(figure, left, 0.95), image, view, _grey(stack, image, view), stack + at)
     direction_arrows(figure.axes[0], view)
     for left, top, name in (
         (7.5, 0.95, "n_v"),
@@ -177,7 +179,7 @@ def _single_energy_page(revision: Revision) -> Figure:
     arrays, view = revision.arrays, View.of(revision)
     for left, stack in ((0.3, "absorbance"), (5.8, "phase")):
         image = arrays[stack][0] if measured(revision).size else None
-        draw_map(square(figure, left, 0.95, 4.2), image, view, stack_scale(stack, image, view), stack)
+        draw_map(square(figure, left, 0.95, 4.2), image, view, _grey(stack, image, view), stack)
     direction_arrows(figure.axes[0], view)
     if "probe" in arrays:
         probe = arrays["probe"][0]
@@ -206,25 +208,15 @@ def _quality_row(figure: Figure, revision: Revision, top: float, *, convergence:
 
 
 def _summary_page(revisions: Sequence[Revision], paper_scales: bool) -> Figure:
-    size, pitch = 2.3, (2.75, 2.45)
-    bottom = 0.5 + pitch[0] * len(revisions)
-    figure = page(0.6 + pitch[1] * (len(SUMMARY_MAPS) + 1) + 1.0, bottom + 0.75)
-    scales = [map_scale(name, revisions, paper_scales) for name in SUMMARY_MAPS]
-    for row, revision in enumerate(revisions):
-        view, top = View.of(revision), 0.5 + pitch[0] * row
-        places = [square(figure, 0.6 + pitch[1] * column, top, size) for column in range(len(scales) + 1)]
-        for ax, name, scale in zip(places, SUMMARY_MAPS, scales, strict=False):
-            image, title = revision.arrays.get(f"maps/{name}"), "" if row else map_title(name)
-            draw_map(ax, image, view, scale, title, colour_bar=False)
-        draw_clusters(places[-1], revision, view, "" if row else CLUSTER_TITLE)
-        places[0].set_ylabel(label_of(revision), fontsize=14)
-        if not row:
-            direction_arrows(places[0], view)
-    for column, (name, scale) in enumerate(zip(SUMMARY_MAPS, scales, strict=True)):
-        bar_axes = place(figure, 0.6 + pitch[1] * column + 0.05, bottom + 0.05, size - 0.1, 0.13)
-        bar = figure.colorbar(places[column].images[0], cax=bar_axes, orientation="horizontal", extend="both")
-        bar.set_label(scale.unit or map_title(name))
+    columns = [Column.of_map(name, map_scale(name, revisions, paper_scales)) for name in SUMMARY_MAPS]
+    figure, rows = table_of_images(revisions, columns, size_in=2.3, spare=1, margin_in=1.15)
+    for number, (revision, places) in enumerate(zip(revisions, rows, strict=True)):
+        draw_clusters(places[-1], revision, View.of(revision), "" if number else CLUSTER_TITLE)
     return figure
+
+
+def _grey(stack: str, image: NDArray | None, view: View) -> Scale:
+    return stack_scale(stack, None if image is None else robust_limits(view.crop(image)))
 
 
 def _heading(revision: Revision) -> str:

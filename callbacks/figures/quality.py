@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
 from ptychrome.callbacks.figures.images import add_colour_bar, frame_image, frame_plot, out_of_range
+from ptychrome.callbacks.figures.layout import page, place
 from ptychrome.callbacks.figures.style import CLUSTER_COLOURS
 from ptychrome.callbacks.results import Revision
 
@@ -77,6 +79,25 @@ def draw_detector_residual(ax: Axes, revision: Revision) -> None:
     )
     frame_image(ax, "detector residual (photon noise: 1)")
     add_colour_bar(ax, drawn, out_of_range(residual, limits), "")
+
+
+def resolution_figure(revisions: Sequence[Revision], *, labels: Sequence[str]) -> Figure:
+    """Ring correlation and transfer function of each particle, two in a line.
+
+    Parameters
+    ----------
+    revisions : sequence of Revision
+        With at least one of the two curves.
+    labels : sequence of str
+    """
+    lines = -(-len(revisions) // 2)
+    figure = page(10.0, 0.45 + 3.35 * lines)
+    for number, (revision, label) in enumerate(zip(revisions, labels, strict=True)):
+        line, column = divmod(number, 2)
+        ax = place(figure, 0.75 + 4.9 * column, 0.45 + 3.35 * line, 2.75, 2.35)
+        draw_ring_correlation(ax, revision)
+        ax.set_title(label + _at_energy(revision), loc="left", fontsize=11.5)
+    return figure
 
 
 def _per_micrometre(curve: Mapping[str, np.ndarray]) -> NDArray[np.float64]:

@@ -17,13 +17,16 @@ INK = "0.15"
 MISSING = "0.88"
 # Okabe and Ito: told apart by colour-blind readers; there is no such set beyond eight
 CLUSTER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+CLUSTER_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 SYMBOLS = {"b2": "$b_2$", "N_V": r"$N_\mathrm{V}$", "N_eff": r"$N_\mathrm{eff}$"}
 COLOUR_MAPS = {
     "edge_energy": "viridis",
-    "edge_energy_sigma": "YlOrBr",
+    "edge_jump": "magma",
+    "pre_edge_area": "magma",
     "pre_edge_ratio": "plasma",
     "n_eff_ratio": "cividis",
     "n_v": "magma",
+    "n_eff": "magma",
 }
 RATIO_LIMITS = (30.0, 50.0)  # the paper's 0 to 100 leaves little contrast between vanadium oxides
 SIGMA_LIMITS = (0.0, 0.5)  # eV; the default mask lets no more pass
@@ -59,6 +62,11 @@ def cluster_colours(count: int) -> list[Any]:
     return [colormaps["turbo"](place) for place in np.linspace(0.02, 0.98, count)]
 
 
+def cluster_markers(count: int) -> list[str]:
+    """A marker for each of `count` clusters, where colour is not enough."""
+    return [CLUSTER_MARKERS[number % len(CLUSTER_MARKERS)] for number in range(count)]
+
+
 def map_title(name: str) -> str:
     """Name of a chemical map or of its standard deviation, typeset."""
     title = ("σ of " if name.endswith("_sigma") else "") + MAPS[name.removesuffix("_sigma")].label
@@ -82,18 +90,47 @@ def robust_limits(image: NDArray, low: float = 1.0, high: float = 99.0) -> tuple
     return float(bottom), float(top) if top > bottom else float(bottom) + 1.0
 
 
-def map_scale(name: str, revisions: Sequence[Revision], paper_scales: bool) -> Scale:
-    """Fixed limits, so that particles compare; of N_V, and at another edge, those of the data."""
-    info, cmap, key = MAPS[name.removesuffix("_sigma")], COLOUR_MAPS[name], f"maps/{name}"
-    if name.endswith("_sigma"):
-        return Scale(cmap, SIGMA_LIMITS, info.unit)
+def map_scale(
+    name: str,
+    revisions: Sequence[Revision],
+    paper_scales: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> Scale:
+    """Fixed limits, so that particles compare; of amounts, and at another edge, those of the data.
+
+    Parameters
+    ----------
+    name : str
+        Of `schema.MAPS`, or the same with "_sigma".
+    revisions : sequence of Revision
+        All that are to share the scale.
+    paper_scales : bool
+        Re[N_eff]/N_V from 0 to 100 as in the paper instead of 30 to 50.
+    limits : (float, float), optional
+        In the unit of the map, instead of these.
+
+    Returns
+    -------
+    Scale
+    """
+    base, sigma, key = name.removesuffix("_sigma"), name.endswith("_sigma"), f"maps/{name}"
+    info, cmap = MAPS[base], "YlOrBr" if sigma else COLOUR_MAPS[base]
+    if name == "edge_energy_sigma" and limits is None:
+        limits = SIGMA_LIMITS
     images = [revision.arrays[key].ravel() for revision in revisions if key in revision.arrays]
     low, high = robust_limits(np.concatenate(images)) if images else (0.0, 1.0)
-    if name == "n_v":
-        power = int(np.floor(np.log10(high))) if high > 0 else 0
-        unit = f"10{str(power).translate(SUPERSCRIPTS)} {info.unit}"
-        return Scale(cmap, (0.0, high / 10.0**power), unit, 10.0**power)
-    limits = RATIO_LIMITS if name == "n_eff_ratio" and not paper_scales else info.limits
-    if limits is None or (images and (high < limits[0] or low > limits[1])):
-        limits = (low, high)
-    return Scale(cmap, limits, "" if info.unit == "1" else info.unit)
+    if limits is None and not sigma:
+        limits = RATIO_LIMITS if name == "n_eff_ratio" and not paper_scales else info.limits
+        if limits is not None and images and (high < limits[0] or low > limits[1]):
+            limits = (low, high)
+    if limits is None:
+        limits = (0.0, high)
+    factor, unit = _decade(limits[1]), "" if info.unit == "1" else info.unit
+    if factor != 1.0:
+        unit = f"10{str(round(np.log10(factor))).translate(SUPERSCRIPTS)} {info.unit}"
+    return Scale(cmap, (limits[0] / factor, limits[1] / factor), unit, factor)
+
+
+def _decade(value: float) -> float:
+    """The power of ten to take out of large numbers; 1 of others."""
+    return 10.0 ** np.floor(np.log10(value)) if value > 1e5 else 1.0
