@@ -18,6 +18,7 @@ from ptychrome.schema import FEATURES
 
 BINS = 50
 ROW_IN = 1.5
+HEADROOM = 1.45  # above the highest bar: for the name of the particle
 Float = NDArray[np.float64]
 
 
@@ -30,13 +31,13 @@ def histograms_figure(revisions: Sequence[Revision], *, labels: Sequence[str]) -
         Clustered together.
     labels : sequence of str
     """
-    figure = page(10.0, 1.45 + ROW_IN * len(revisions))
+    figure = page(10.0, 1.2 + ROW_IN * len(revisions))
     k = len(revisions[0].arrays["clusters/fractions"])
     colours = cluster_colours(k)
     for column, name in enumerate(FEATURES):
         edges = np.linspace(*feature_limits(revisions, name), BINS + 1)
         counts = [_counts(revision, name, edges, k) for revision in revisions]
-        highest = 1.05 * max(float(each.sum(axis=0).max()) for each in counts)
+        highest = HEADROOM * max(float(each.sum(axis=0).max()) for each in counts)
         for row, (each, label) in enumerate(zip(counts, labels, strict=True)):
             ax = place(figure, 0.75 + 3.15 * column, 0.75 + ROW_IN * row, 2.75, ROW_IN - 0.3)
             _draw_stack(ax, edges, each, colours)

@@ -47,7 +47,7 @@ def images_figure(
         Of the figure, at most, inches.
     """
     size = min(LARGEST_IN, (width_in - 1.5) / len(revisions) - 0.2)
-    figure = page(1.5 + (size + 0.2) * len(revisions), 0.75 + 2 * (size + 0.6))
+    figure = page(1.5 + (size + 0.2) * len(revisions), 0.4 + 2 * (size + 0.6))
     for row, (stack, scale) in enumerate(zip(BAR_LABELS, scales, strict=True)):
         top, drawn = 0.5 + row * (size + 0.6), []
         for column, (revision, label) in enumerate(zip(revisions, labels, strict=True)):

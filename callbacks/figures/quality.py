@@ -91,7 +91,7 @@ def resolution_figure(revisions: Sequence[Revision], *, labels: Sequence[str]) -
     labels : sequence of str
     """
     lines = -(-len(revisions) // 2)
-    figure = page(10.0, 0.45 + 3.35 * lines)
+    figure = page(10.0, 0.1 + 3.35 * lines)
     for number, (revision, label) in enumerate(zip(revisions, labels, strict=True)):
         line, column = divmod(number, 2)
         ax = place(figure, 0.75 + 4.9 * column, 0.45 + 3.35 * line, 2.75, 2.35)

@@ -41,7 +41,7 @@ def regions_figure(
         Of the absorbance.
     labels : sequence of str
     """
-    figure = page(10.0, 0.45 + ROW_IN * len(revisions))
+    figure = page(10.0, 0.3 + ROW_IN * len(revisions))
     for row, (revision, found, label) in enumerate(zip(revisions, spectra, labels, strict=True)):
         top, view = 0.45 + ROW_IN * row, View.of(revision)
         energy, image = image_at(revision, "absorbance", energy_eV)

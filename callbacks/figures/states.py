@@ -41,7 +41,7 @@ class Shares:
 def cluster_maps_figure(revisions: Sequence[Revision], *, labels: Sequence[str]) -> Figure:
     """The map of states of each particle with its shares, three in a line."""
     lines = -(-len(revisions) // PER_LINE)
-    figure = page(10.0, 0.45 + 2.75 * lines)
+    figure = page(10.0, 0.25 + 2.75 * lines)
     for number, (revision, label) in enumerate(zip(revisions, labels, strict=True)):
         line, column = divmod(number, PER_LINE)
         ax = square(figure, 0.2 + 3.25 * column, 0.45 + 2.75 * line, 2.15)

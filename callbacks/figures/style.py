@@ -69,10 +69,14 @@ def cluster_markers(count: int) -> list[str]:
 
 def map_title(name: str) -> str:
     """Name of a chemical map or of its standard deviation, typeset."""
-    title = ("σ of " if name.endswith("_sigma") else "") + MAPS[name.removesuffix("_sigma")].label
-    for plain, typeset in SYMBOLS.items():
-        title = title.replace(plain, typeset)
-    return title
+    return typeset(("σ of " if name.endswith("_sigma") else "") + MAPS[name.removesuffix("_sigma")].label)
+
+
+def typeset(text: str) -> str:
+    """Symbols of the field as matplotlib draws them."""
+    for plain, symbol in SYMBOLS.items():
+        text = text.replace(plain, symbol)
+    return text
 
 
 def axis_label(name: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ptychrome.callbacks.figures.images import View, direction_arrows, draw_map, out_of_range
 from ptychrome.callbacks.figures.layout import label_of, page, place, square
-from ptychrome.callbacks.figures.style import Scale, map_scale, map_title
+from ptychrome.callbacks.figures.style import Scale, map_title
 from ptychrome.callbacks.results import Revision
 
 LEFT_IN, TOP_IN, GAP_IN = 0.6, 0.5, (0.45, 0.15)
@@ -112,37 +112,34 @@ def _shared_bar(
     bar_axes = place(figure, left + 0.08, top + 0.05, width - 0.16, 0.13)
     shown = np.concatenate([np.ma.filled(ax.images[0].get_array(), np.nan).ravel() for ax in places])
     extend = out_of_range(shown, column.scale.limits)
-    bar = figure.colorbar(places[0].images[0], cax=bar_axes, orientation="horizontal", extend=extend)
+    bar = figure.colorbar(
+        places[0].images[0], cax=bar_axes, orientation="horizontal", extend=extend, extendfrac=0.1 / width
+    )
     bar.set_label(column.bar_label)
     bar.outline.set_linewidth(0.5)
 
 
 def maps_figure(
     revisions: Sequence[Revision],
-    names: Sequence[str],
+    maps: Sequence[tuple[str, Scale]],
     *,
     row_labels: Sequence[str],
     width_in: float,
-    scales: Sequence[Scale] | None = None,
 ) -> Figure:
     """Chemical maps of several particles on common scales.
 
     Parameters
     ----------
     revisions : sequence of Revision
-    names : sequence of str
-        Of `schema.MAPS`, or the same with "_sigma".
+    maps : sequence of (str, Scale)
+        Of `schema.MAPS`, or the same with "_sigma"; see `style.map_scale`.
     row_labels : sequence of str
     width_in : float
         Of the figure, inches.
-    scales : sequence of Scale, optional
-        Of each map; default: `style.map_scale` of these particles.
     """
-    chosen = scales or [map_scale(name, revisions) for name in names]
-    columns = [Column.of_map(name, scale) for name, scale in zip(names, chosen, strict=True)]
-    return table_of_images(
-        revisions, columns, size_in=image_size(len(names), width_in), row_labels=row_labels
-    )[0]
+    columns = [Column.of_map(name, scale) for name, scale in maps]
+    size = image_size(len(maps), width_in)
+    return table_of_images(revisions, columns, size_in=size, row_labels=row_labels)[0]
 
 
 def image_size(count: int, width_in: float) -> float:

@@ -24,8 +24,8 @@ CAPTIONS = {
     "maps": (
         "Chemical maps",
         "{names}: edge energy b₂ (valence), pre-edge ratio PE/Δμt (site symmetry), Re[N_eff]/N_V "
-        "(composition) and areal density N_V of {element}. Each column has one colour scale for all "
-        "particles; grey: not fitted.",
+        "(composition, on the wide scale of the paper and on a finer one) and areal density N_V of "
+        "{element}. Each column has one colour scale for all particles; grey: not fitted.",
     ),
     "sigma_maps": (
         "Standard deviations of the maps",
@@ -40,7 +40,9 @@ CAPTIONS = {
     "states": (
         "Spectra and shares of the states",
         "Left: mean spectrum of each state over all particles, less its mean below the edge, over its "
-        "edge jump. Right: share of the atoms in each state by preparation, weighted by N_V. {errors}",
+        "edge jump. Right: share of the atoms in each state by preparation, weighted by N_V; error bars: "
+        "one standard deviation of the mean over particles, of a single particle that of the assignment "
+        "of its pixels.",
     ),
     "histograms": (
         "Histograms of each particle",

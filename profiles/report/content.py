@@ -47,13 +47,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers of a report; those with a title are on the page, all are CSV files."""
+    """Numbers of a report; those with a title are on the page, all are CSV files.
+
+    On the page a `turned` one has its columns as rows.
+    """
 
     name: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[object, ...], ...]
     title: str = ""
     caption: str = ""
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,13 +122,18 @@ class ReportData:
         return (chantler, EdgeConstants.paper()) if self.edge == ("V", "K") else (chantler,)
 
     def shares(self, particles: Sequence[Particle]) -> Shares:
-        """Share of the atoms of these particles in each state, with the error of the mean over particles."""
+        """Share of the atoms of these particles in each state.
+
+        Its standard deviation is that of the mean over particles; of a single one that of the assignment of
+        its pixels.
+        """
         label, n_v = pooled(particles, "clusters/label"), pooled(particles, "maps/n_v")
         value = cluster_fractions(label, n_v, self.k)
+        if len(particles) == 1:
+            unknown = np.full(self.k, np.nan)
+            return Shares(value, particles[0].result.arrays.get("clusters/fractions_sigma", unknown))
         each = np.array([particle.result.arrays["clusters/fractions"] for particle in particles])
-        count = len(particles)
-        spread = each.std(axis=0, ddof=1) if count > 1 else np.full(self.k, np.nan)
-        return Shares(value, spread / np.sqrt(count))
+        return Shares(value, each.std(axis=0, ddof=1) / np.sqrt(len(particles)))
 
     @cached_property
     def spectra(self) -> dict[str, list[RegionSpectrum]]:

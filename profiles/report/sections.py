@@ -13,7 +13,7 @@ from ptychrome.callbacks.figures.particles import image_scales, images_figure, s
 from ptychrome.callbacks.figures.quality import resolution_figure
 from ptychrome.callbacks.figures.regions import regions_figure
 from ptychrome.callbacks.figures.states import cluster_maps_figure, states_figure
-from ptychrome.callbacks.figures.style import map_scale
+from ptychrome.callbacks.figures.style import Scale, map_scale
 from ptychrome.callbacks.figures.tables import maps_figure
 from ptychrome.callbacks.results import Revision
 from ptychrome.profiles.report import tables
@@ -21,7 +21,7 @@ from ptychrome.profiles.report.captions import CAPTIONS
 from ptychrome.profiles.report.content import WIDTH_IN, Illustration, ReportData, Section, Table
 from ptychrome.profiles.report.particles import Particle
 
-SHOWN_MAPS = ("edge_energy", "pre_edge_ratio", "n_eff_ratio", "n_v")
+FEATURE_MAPS = ("edge_energy", "pre_edge_ratio", "n_eff_ratio", "n_v")
 # particles in one figure, so that it fits a page
 MOST = {"images": 3, "energy_series": 4, "regions": 3, "maps": 4, "sigma_maps": 4, "state_maps": 9,
         "histograms": 6, "resolution": 6}  # fmt: skip
@@ -91,17 +91,19 @@ def _regions(data: ReportData) -> Iterator[Illustration | Table]:
 def _maps(data: ReportData) -> Iterator[Illustration]:
     element = data.edge[0] if data.edge else "the element"
     for stem, suffix in (("maps", ""), ("sigma_maps", "_sigma")):
-        names = [name + suffix for name in SHOWN_MAPS]
-        limits = [data.options.scales.get(name) for name in names]
-        scales = [
-            map_scale(name, _results(data.mapped), paper_scales=True, limits=chosen)
-            for name, chosen in zip(names, limits, strict=True)
-        ]
-        for name, part in _parts(stem, data.mapped):
-            figure = maps_figure(
-                _results(part), names, scales=scales, row_labels=_row_labels(part), width_in=WIDTH_IN
-            )
-            yield _illustration(name, figure, names=_names(part), element=element)
+        columns = list(dict.fromkeys(_scales(data, suffix)))
+        for part_name, part in _parts(stem, data.mapped):
+            figure = maps_figure(_results(part), columns, row_labels=_row_labels(part), width_in=WIDTH_IN)
+            yield _illustration(part_name, figure, names=_names(part), element=element)
+
+
+def _scales(data: ReportData, suffix: str) -> Iterator[tuple[str, Scale]]:
+    """Maps with their scales; the ratio on the paper's and on a finer one, unless the user set one."""
+    for base in FEATURE_MAPS:
+        name = base + suffix
+        for paper in (True, False):
+            limits = data.options.scales.get(name)
+            yield name, map_scale(name, _results(data.mapped), paper_scales=paper, limits=limits)
 
 
 def _states(data: ReportData) -> Iterator[Illustration | Table]:
@@ -109,7 +111,7 @@ def _states(data: ReportData) -> Iterator[Illustration | Table]:
         yield _illustration(name, cluster_maps_figure(_results(part), labels=_labels(part)), k=data.k)
     shares = {group: data.shares(particles) for group, particles in data.groups.items()}
     figure = states_figure(_results(data.mapped), shares)
-    yield _illustration("states", figure, errors="Bars: standard error over the particles of a group.")
+    yield _illustration("states", figure)
     yield tables.states_table(data)
     references = tables.references_table(data)
     if references is not None:

@@ -23,15 +23,15 @@ FEATURE_COLUMNS = (
 SUMMARY = (
     Column("particle", "particle"),
     Column("preparation", "preparation"),
-    Column("energies_done", "energies", "d"),
-    Column("energies_planned", "planned", "d"),
-    Column("lowest_eV", "from (eV)", ".1f"),
-    Column("highest_eV", "to (eV)", ".1f"),
+    Column("energies_done", "energies measured", "d"),
+    Column("energies_planned", "energies planned", "d"),
+    Column("lowest_eV", "lowest (eV)", ".1f"),
+    Column("highest_eV", "highest (eV)", ".1f"),
     Column("recipe", "recipe"),
     Column("pixel_m", "pixel (nm)", ".1f", 1e9),
-    Column("resolution_half_bit_m", "FRC ½ bit (nm)", ".0f", 1e9),
-    Column("resolution_one_bit_m", "FRC 1 bit (nm)", ".0f", 1e9),
-    Column("resolution_prtf_m", "PRTF (nm)", ".0f", 1e9),
+    Column("resolution_half_bit_m", "resolution, FRC ½ bit (nm)", ".0f", 1e9),
+    Column("resolution_one_bit_m", "resolution, FRC 1 bit (nm)", ".0f", 1e9),
+    Column("resolution_prtf_m", "resolution, PRTF (nm)", ".0f", 1e9),
     Column("photons", "photons", ".2e"),
     Column("dose_Gy", "dose (Gy)", ".2e"),
     Column("residual", "residual", ".2f"),
@@ -74,7 +74,7 @@ def summary_table(data: ReportData) -> Table:
         f"({', '.join(sorted(materials))}) at the entrance. Residual: median of 4 (√I − |Ψ|)², 1 is photon "
         "noise. Resolutions are full periods; FRC is of two halves of the scan. “–”: not determined."
     )
-    return Table("summary", SUMMARY, tuple(rows), "Particles", caption)
+    return Table("summary", SUMMARY, tuple(rows), "Particles", caption, turned=True)
 
 
 def states_table(data: ReportData) -> Table:
@@ -98,14 +98,14 @@ def states_table(data: ReportData) -> Table:
 
 def shares_table(data: ReportData) -> Table:
     """Shares in each particle and each group, for CSV."""
-    columns = tuple(Column(name) for name in ("of", "preparation", "state", "share", "share_sigma"))
+    columns = tuple(Column(name) for name in ("particle", "preparation", "state", "share", "share_sigma"))
     rows = []
     for particle in data.mapped:
-        fractions = particle.result.arrays["clusters/fractions"]
-        rows += [(particle.label, particle.group, k, float(v), np.nan) for k, v in enumerate(fractions)]
+        share = data.shares([particle])
+        rows += [(particle.label, particle.group, k, share.value[k], share.sigma[k]) for k in range(data.k)]
     for group, particles in data.groups.items():
         share = data.shares(particles)
-        rows += [(group, group, k, share.value[k], share.sigma[k]) for k in range(data.k)]
+        rows += [("all", group, k, share.value[k], share.sigma[k]) for k in range(data.k)]
     return Table("shares", columns, tuple(rows))
 
 

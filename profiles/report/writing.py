@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import math
+import re
 import tempfile
 import textwrap
 from collections.abc import Sequence
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup, escape
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from ptychrome import __version__
+from ptychrome.callbacks.figures.style import typeset
 from ptychrome.profiles.errors import UserError
 from ptychrome.profiles.report.content import Column, Illustration, Section, Table
 
@@ -92,8 +95,9 @@ def _write_pdf(path: Path, title: str, figures: Sequence[Illustration]) -> None:
             text = f"Figure {number}. {each.title}. {each.caption}"
             lines = textwrap.wrap(text, int(CHARACTERS_PER_IN * (width - 0.6)))
             below = CAPTION_IN + LINE_IN * len(lines)
-            note = each.figure.text(0.3 / width, -0.1 / height, "\n".join(lines), va="top", ha="left",
-                                    parse_math=False)  # fmt: skip
+            note = each.figure.text(
+                0.3 / width, -0.1 / height, typeset("\n".join(lines)), va="top", ha="left"
+            )
             pdf.savefig(each.figure, bbox_inches=Bbox([[0, -below], [width, height]]))
             note.remove()
 
@@ -105,13 +109,18 @@ def _html(title: str, sections: Sequence[Section], notes: Sequence[str], tables:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": _cell, "picture": _picture}
+    environment.filters |= {"cell": _cell, "picture": _picture, "symbols": _symbols}
     environment.tests["figure"] = lambda item: isinstance(item, Illustration)
     page: Any = environment.get_template("page.html.j2")
     return page.render(
         title=title, sections=sections, notes=notes, tables=tables, pdf=PDF, version=__version__,
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )  # fmt: skip
+
+
+def _symbols(text: str) -> Markup:
+    """Subscripts of the symbols of the field."""
+    return Markup(re.sub(r"N_(V|eff)", r"<i>N</i><sub>\1</sub>", str(escape(text))))
 
 
 def _cell(value: object, column: Column) -> str:
