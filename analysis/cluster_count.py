@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
 from ptychrome.analysis.clustering import FeatureSpace, kmeans
-from ptychrome.analysis.mixture import fit_mixture
+from ptychrome.analysis.membership import fit_mixture
 from ptychrome.analysis.scan import DataError
 
 Float = NDArray[np.float64]

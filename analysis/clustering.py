@@ -247,7 +247,7 @@ def cluster_fractions(labels: ArrayLike, n_v: ArrayLike, k: int) -> Float:
     (k,) float64
         Sums to one; NaN if no pixel is labelled.
     """
-    amount = _amount(labels, n_v, k).sum(axis=1)
+    amount = amount_per_cluster(labels, n_v, k).sum(axis=1)
     total = amount.sum()
     return amount / total if total > 0 else np.full(k, np.nan)
 
@@ -268,14 +268,14 @@ def cluster_spectra(labels: ArrayLike, absorbance: ArrayLike, n_v: ArrayLike, k:
     (k, n_energy) float64
         Mean μt of the cluster's pixels, weighted by N_V; NaN where missing.
     """
-    weight = _amount(labels, n_v, k)
+    weight = amount_per_cluster(labels, n_v, k)
     spectra = np.asarray(absorbance, dtype=float)
     finite = np.isfinite(spectra)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (weight @ np.where(finite, spectra, 0.0).T) / (weight @ finite.T)
 
 
-def _amount(labels: ArrayLike, n_v: ArrayLike, k: int) -> Float:
-    """N_V of each pixel in the row of its cluster, zero elsewhere, (k, n)."""
+def amount_per_cluster(labels: ArrayLike, n_v: ArrayLike, k: int) -> Float:
+    """N_V of each pixel in the row of its cluster, zero elsewhere and where unknown, (k, n) float64."""
     amount = np.nan_to_num(np.asarray(n_v, dtype=float), nan=0.0, posinf=0.0, neginf=0.0)
     return np.where(np.asarray(labels) == np.arange(k)[:, None], np.maximum(amount, 0.0), 0.0)

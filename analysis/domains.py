@@ -1,4 +1,4 @@
-"""Sizes of domains: the lengths of straight lines within one cluster (chords)."""
+"""Domains of chemical states: what of them is resolved, and the lengths of straight lines within (chords)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 
 from ptychrome.analysis.scan import DataError
 
 Float = NDArray[np.float64]
+RESOLUTION_M = 90e-9  # full period, as is usual: 80 to 120 nm in the paper
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,41 @@ class Chords:
             return np.where(ends > 0, 2 * length / ends, np.nan)[:k]
 
 
+def resolved(label: ArrayLike, pixel_m: float, size_m: float = RESOLUTION_M) -> NDArray[np.integer]:
+    """Labels without what is narrower than the resolution: it gets the label of the nearest pixel that stays.
+
+    Between two states a pixel is a mixture, and can look like a third one: a seam about as wide as the
+    resolution that is no state of its own. A true layer that thin cannot be told from it, and is lost here.
+
+    Parameters
+    ----------
+    label : (ny, nx) int
+        −1 where missing; that stays, and does not make what is beside it narrow.
+    pixel_m, size_m : float
+        Pixel size, and the side of the square that must fit into a domain everywhere, m.
+
+    Returns
+    -------
+    (ny, nx) int
+        The labels as they were if nothing is wide enough.
+    """
+    image, side = np.asarray(label), max(round(size_m / pixel_m), 1)
+    missing, wide = image < 0, np.zeros(image.shape, dtype=bool)
+    square, inner = np.ones((side, side)), (slice(side, -side), slice(side, -side))
+    for state in np.unique(image[~missing]):
+        open_to_outside = np.pad((image == state) | missing, side, constant_values=True)
+        wide |= ndimage.binary_opening(open_to_outside, square)[inner] & (image == state)
+    if not wide.any():
+        return image
+    nearest = ndimage.distance_transform_edt(~wide, return_distances=False, return_indices=True)
+    return np.where(missing, image, image[tuple(nearest)])
+
+
 def chords(label: ArrayLike, pixel_m: float) -> Chords:
     """Cut a map of clusters along all its rows and columns.
 
-    A single pixel with a wrong label cuts a chord in two, and domains smaller than the resolution are not
-    seen: lengths below about two resolution elements say little.
+    A single pixel with a wrong label cuts a chord in two: take the labels that `resolved` gives. Lengths
+    below about twice the resolution say little.
 
     Parameters
     ----------

@@ -37,6 +37,7 @@ LABELS = {
     "phase": "phase",
     "energy": "photon energy",
     "clusters/label": "cluster",
+    "clusters/probability": "probability of the cluster",
 } | {f"maps/{name}": info.label for name, info in MAPS.items()}
 CONTENTS = "ptychrome_contents"
 UNIT_SUFFIXES = {

@@ -28,8 +28,10 @@ _AXES: dict[str, tuple[tuple[str, ...], str]] = {  # name -> (dimensions, unit)
     "phase": (_STACK, "rad"),
     "probe": (("energy", "mode", "probe_y", "probe_x"), "sqrt(photons)"),
     "clusters/label": (_MAP, "1"),
+    "clusters/probability": (_MAP, "1"),
     "clusters/centers": (("cluster", "feature"), " ".join(MAPS[name].unit for name in FEATURES)),
     "clusters/fractions": (("cluster",), "1"),
+    "clusters/fractions_sigma": (("cluster",), "1"),
     "clusters/spectra": (("cluster", "energy"), "1"),
 }
 _STACKS = ("object", "absorbance", "phase", "probe")

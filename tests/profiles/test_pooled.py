@@ -22,6 +22,7 @@ def particle(shares, seed):
         for i, name in enumerate(NAMES)
     }
     arrays["maps/n_v"] = np.where(missing, np.nan, rng.uniform(1e22, 4e22, state.shape)).astype(np.float32)
+    arrays["y"], arrays["x"] = (30e-9 * np.arange(size)[::-1] for size in state.shape)
     arrays["absorbance"] = np.stack([1.0 * state, 2.0 * state]).astype(np.float32)
     arrays["clusters/label"] = np.zeros(state.shape, np.int32)
     name = f"particle {seed}"

@@ -1,4 +1,4 @@
-"""Soft membership: how sure it is that a pixel belongs to its cluster, from a Gaussian mixture."""
+"""Soft membership: how surely a pixel belongs to its cluster, and what that means for the fractions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ptychrome.analysis.clustering import FeatureSpace
+from ptychrome.analysis.clustering import FeatureSpace, amount_per_cluster
+from ptychrome.analysis.domains import RESOLUTION_M, resolved
 from ptychrome.analysis.scan import DataError
 
 Float = NDArray[np.float64]
 NARROWEST = 1e-4  # of a feature's variance over all pixels: no state is narrower
-ITERATIONS = 200
-TOLERANCE = 1e-6  # rise of the mean log-likelihood per pixel that ends the iteration
+ITERATIONS = 100
+TOLERANCE = 1e-5  # rise of the mean log-likelihood per pixel that ends the iteration
 
 
 @dataclass(frozen=True)
@@ -150,3 +151,65 @@ def membership(
     probability = np.full((len(label), k), np.nan)
     probability[space.valid] = odds / odds.sum(axis=1, keepdims=True)
     return probability
+
+
+def assigned(probability: ArrayLike, labels: ArrayLike) -> NDArray[np.float32]:
+    """Probability of the cluster that each pixel was given.
+
+    Parameters
+    ----------
+    probability : (n, k) float
+        See `membership`.
+    labels : (n,) int, −1 missing
+
+    Returns
+    -------
+    (n,) float32
+        NaN where missing.
+    """
+    label = np.asarray(labels)
+    chosen = np.take_along_axis(np.asarray(probability), np.maximum(label, 0)[:, None], axis=1)[:, 0]
+    return np.where(label >= 0, chosen, np.nan).astype(np.float32)
+
+
+def fractions_sigma(probability: ArrayLike, label: ArrayLike, n_v: ArrayLike, pixel_m: float) -> Float:
+    """Standard deviation of `clustering.cluster_fractions` for this very particle.
+
+    Three errors of the labels add up in quadrature: chance, Σ N² p (1 − p) with all pixels of a resolution
+    element wrong together; that doubtful pixels are counted whole, which shifts the share by its difference
+    to Σ N p; and what borders between domains look like, by the shift that `domains.resolved` makes. How
+    another particle of the same material would differ is not in it: for that take several.
+
+    Parameters
+    ----------
+    probability : (ny, nx, k) float
+        See `membership`.
+    label : (ny, nx) int, −1 missing
+    n_v : (ny, nx) float, m⁻²
+    pixel_m : float
+
+    Returns
+    -------
+    (k,) float64
+        NaN if no pixel is labelled.
+    """
+    labels, k = np.asarray(label), np.shape(probability)[-1]
+    chance = np.nan_to_num(np.asarray(probability, dtype=float)).reshape(-1, k)
+    whole = amount_per_cluster(labels.ravel(), np.ravel(n_v), k)
+    amount, total = whole.sum(axis=0), whole.sum()
+    if not total > 0:
+        return np.full(k, np.nan)
+    element = _elements(labels.shape, pixel_m).ravel()
+    deviation = amount[:, None] * np.sqrt(chance * (1 - chance))
+    variance = np.array([np.sum(np.bincount(element, column) ** 2) for column in deviation.T])
+    doubt = whole.sum(axis=1) - amount @ chance
+    clear = amount_per_cluster(resolved(labels, pixel_m).ravel(), np.ravel(n_v), k)
+    borders = whole.sum(axis=1) - clear.sum(axis=1)
+    return np.sqrt(variance + doubt**2 + borders**2) / total
+
+
+def _elements(shape: tuple[int, ...], pixel_m: float) -> NDArray[np.int64]:
+    """Number of the resolution element that each pixel of a map lies in, (ny, nx)."""
+    side = max(round(RESOLUTION_M / pixel_m), 1)
+    row, column = (np.arange(size) // side for size in shape)
+    return row[:, None] * (column[-1] + 1) + column
