@@ -14,7 +14,7 @@ from ptychrome.analysis.xanes import XanesModel, XanesOptions, evaluate, fit_xan
 from ptychrome.callbacks.results import Revision
 
 REGION_M = 120e-9  # width of the paper's regions of interest
-SHARE = 0.5  # of a region's pixels that must be of the state that it stands for
+SHARES = 0.5, 0.9  # of a region's pixels that must, and should, be of the state that it stands for
 CURVE_POINTS = 600
 Float = NDArray[np.float64]
 
@@ -100,7 +100,8 @@ def representative_regions(revision: Revision, width_m: float = REGION_M) -> lis
     for state in range(len(revision.arrays["clusters/fractions"])):
         windows = [sliding_window_view(image, (size, size)) for image in (label == state, n_v)]
         share = windows[0].mean(axis=(2, 3))
-        amount = np.where(share >= SHARE, np.sum(windows[0] * windows[1], axis=(2, 3)), 0.0)
+        pure = share >= max(SHARES[0], min(SHARES[1], share.max()))
+        amount = np.where(pure, np.sum(windows[0] * windows[1], axis=(2, 3)), 0.0)
         if amount.any():
             row, column = np.unravel_index(np.argmax(amount), amount.shape)
             regions.append(Region(_letter(len(regions)), int(row), int(column), size, state))

@@ -132,25 +132,40 @@ def states_figure(revisions: Sequence[Revision], shares: Mapping[str, Shares]) -
     ax.set(xlabel="photon energy (eV)", ylabel="normalised absorbance")
     ax.legend(loc="lower right", frameon=False)
     frame_plot(ax, "mean XANES of the states")
-    draw_shares(place(figure, 6.3, 0.5, 3.4, 2.9), shares, colours)
+    values, sigmas = (
+        {group: 100 * getattr(share, name) for group, share in shares.items()} for name in ("value", "sigma")
+    )
+    draw_bars(place(figure, 6.3, 0.5, 3.4, 2.9), values, sigmas, colours, "share of atoms (%)")
     return figure
 
 
-def draw_shares(ax: Axes, shares: Mapping[str, Shares], colours: Sequence[str]) -> None:
-    """Bars of each group side by side for every state, with one standard deviation."""
-    width, k = 0.8 / len(shares), len(colours)
-    for number, share in enumerate(shares.values()):
-        at = np.arange(k) + (number - (len(shares) - 1) / 2) * width
-        error = np.where(np.isfinite(share.sigma), share.sigma, 0.0)
-        ax.bar(at, 100 * share.value, 0.92 * width, yerr=100 * error, color=colours, edgecolor="white",
+def draw_bars(
+    ax: Axes, values: Mapping[str, Float], sigmas: Mapping[str, Float], colours: Sequence[str], label: str
+) -> None:
+    """Bars of each group side by side for every state, with one standard deviation.
+
+    Parameters
+    ----------
+    ax : Axes
+    values, sigmas : mapping of str to (k,) float64
+        Of each group; NaN where unknown.
+    colours : sequence of k colours
+    label : str
+        Quantity and unit.
+    """
+    width, k = 0.8 / len(values), len(colours)
+    for number, group in enumerate(values):
+        at = np.arange(k) + (number - (len(values) - 1) / 2) * width
+        error = np.where(np.isfinite(sigmas[group]), sigmas[group], 0.0)
+        ax.bar(at, values[group], 0.92 * width, yerr=error, color=colours, edgecolor="white",
                hatch=HATCHES[number % len(HATCHES)], linewidth=0, capsize=3,
                error_kw={"elinewidth": 1.0, "ecolor": INK})  # fmt: skip
     handles = [
         Patch(facecolor="0.6", edgecolor="white", hatch=HATCHES[number % len(HATCHES)], label=group)
-        for number, group in enumerate(shares)
+        for number, group in enumerate(values)
     ]
     ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 0.99), frameon=False, ncols=2,
               borderaxespad=0.0, handlelength=1.6, columnspacing=1.2)  # fmt: skip
-    ax.set(xlabel="state", ylabel="share of atoms (%)", xticks=range(k))
+    ax.set(xlabel="state", ylabel=label, xticks=range(k))
     ax.set_ylim(bottom=0)
     frame_plot(ax, "")

@@ -55,4 +55,11 @@ CAPTIONS = {
         "1-bit thresholds, and phase-retrieval transfer function (PRTF) with its threshold 1/e, as far as"
         " they were determined. Dotted lines mark the crossings, the legend gives them as full periods.",
     ),
+    "domains": (
+        "Sizes of the domains",
+        "Lengths of straight lines along rows and columns within one state. Left: chords that end at other "
+        "states on both sides. Right: mean chord, free of the particle's outline (twice the length over the "
+        "borders crossed), with the standard error over particles. Lengths below two resolution elements "
+        "say little.",
+    ),
 }

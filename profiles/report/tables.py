@@ -8,6 +8,7 @@ import numpy as np
 
 from ptychrome.analysis.chemistry import EdgeConstants, n_eff_ratio_reference
 from ptychrome.analysis.scan import DataError
+from ptychrome.callbacks.figures.domains import chords_of
 from ptychrome.callbacks.figures.images import measured
 from ptychrome.callbacks.figures.states import state_spectra
 from ptychrome.profiles.errors import UserError
@@ -199,6 +200,19 @@ def state_spectra_table(data: ReportData) -> Table:
     columns = (Column("energy_eV"), *(Column(f"state_{state}") for state in range(len(spectra))))
     rows = tuple((float(e), *map(float, spectra[:, place])) for place, e in enumerate(energy))
     return Table("state_spectra", columns, rows)
+
+
+def domains_table(data: ReportData) -> Table:
+    """Mean chords of each state in each particle, for CSV."""
+    columns = ("particle", "preparation", "state", "mean_chord_m", "whole_chords")
+    rows = []
+    for particle in data.mapped:
+        found = chords_of([particle.result])
+        mean_m = found.mean_m(data.k)
+        rows += [
+            (particle.label, particle.group, k, float(mean_m[k]), len(found.whole(k))) for k in range(data.k)
+        ]
+    return Table("domains", tuple(Column(name) for name in columns), tuple(rows))
 
 
 def resolution_table(data: ReportData) -> Table | None:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from ptychrome import __version__
-from ptychrome.callbacks.figures.style import typeset
+from ptychrome.callbacks.figures.style import SUPERSCRIPTS, typeset
 from ptychrome.profiles.errors import UserError
 from ptychrome.profiles.report.content import Column, Illustration, Section, Table
 
@@ -134,7 +134,7 @@ def _cell(value: object, column: Column) -> str:
         return str(round(number))
     text = format(number * column.factor, column.form)
     mantissa, e, exponent = text.partition("e")
-    return f"{mantissa} × 10^{int(exponent)}" if e else text.replace("-", "−")
+    return f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}" if e else text.replace("-", "−")
 
 
 def _picture(figure: Figure) -> str:
