@@ -17,7 +17,7 @@ from ptychrome.callbacks.figures.style import INK, Scale, cluster_colours, clust
 from ptychrome.callbacks.regions import RegionSpectrum
 from ptychrome.callbacks.results import Revision
 
-ROW_IN = 3.1
+ROW_IN, ENTRY_IN = 3.1, 0.4
 
 
 def regions_figure(
@@ -41,9 +41,10 @@ def regions_figure(
         Of the absorbance.
     labels : sequence of str
     """
-    figure = page(10.0, 0.3 + ROW_IN * len(revisions))
+    row_in = max(ROW_IN, ENTRY_IN * max(map(len, spectra)) + 0.4)
+    figure = page(10.0, 0.3 + row_in * len(revisions))
     for row, (revision, found, label) in enumerate(zip(revisions, spectra, labels, strict=True)):
-        top, view = 0.45 + ROW_IN * row, View.of(revision)
+        top, view = 0.45 + row_in * row, View.of(revision)
         energy, image = image_at(revision, "absorbance", energy_eV)
         ax = square(figure, 0.2, top, 2.3)
         draw_map(ax, image, view, scale, f"{label}, {energy:.1f} eV", colour_bar=False)
@@ -52,7 +53,7 @@ def regions_figure(
         markers = [*cluster_markers(k), "o"]
         for each in found:
             _mark(ax, view, each, colours[each.region.state])
-        plot = place(figure, 3.3, top, 4.1, 2.3)
+        plot = place(figure, 3.3, top, 3.8, 2.3)
         _draw_spectra(plot, found, colours, markers)
         plot.set_title("μt of the regions and fits of eq. (1)", loc="left", fontsize=11.5)
     return figure
@@ -69,7 +70,7 @@ def _mark(ax: Axes, view: View, spectrum: RegionSpectrum, colour: str) -> None:
         )
     )  # fmt: skip
     middle = left + region.pixels / 2, top + region.pixels / 2
-    ax.text(*middle, region.name, ha="center", va="center", fontsize=9, color=INK, path_effects=outline)
+    ax.text(*middle, region.name, ha="center", va="center", color=INK, path_effects=outline)
 
 
 def _draw_spectra(
@@ -89,15 +90,15 @@ def _draw_spectra(
     ax.set(xlabel="photon energy (eV)", ylabel=label)
     ax.margins(x=0.02)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), frameon=False, borderaxespad=0.0,
-              fontsize=9, handletextpad=0.3, labelspacing=0.55)  # fmt: skip
+              handletextpad=0.3, labelspacing=0.45)  # fmt: skip
     frame_plot(ax, "")
 
 
 def _legend(spectrum: RegionSpectrum) -> str:
     edge, ratio = (spectrum.values[name] for name in ("edge_energy", "pre_edge_ratio"))
     region = spectrum.region
-    state = f" (state {region.state})" if region.state >= 0 else ""
+    state = f", state {region.state}" if region.state >= 0 else ""
     return (
-        f"{region.name}{state}\n$b_2$ {edge[0]:.2f} ± {edge[1]:.2f} eV\n"
+        f"{region.name}{state}: $b_2$ {edge[0]:.2f} ± {edge[1]:.2f} eV\n"
         f"PE/Δμt {ratio[0]:.2f} ± {ratio[1]:.2f} eV"
     )
