@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
+from ptychrome.analysis.domains import RESOLUTION_M
 from ptychrome.analysis.options import Options
 from ptychrome.analysis.scan import DataError
 
@@ -32,10 +34,14 @@ class ClusterOptions(Options):
     weights : str
         ``n_v2``: N_V², the inverse variance of the features, since their noise goes as 1/N_V; ``none``: all
         pixels alike, the paper's way.
+    narrowest_m : float
+        What is narrower than this counts in the fractions with the domain beside it, see `domains.resolved`;
+        0: as it is labelled, the paper's way. The map of labels shows what was found in any case.
     """
 
     scaling: Literal["robust", "none"] = "robust"
     weights: Literal["n_v2", "none"] = "n_v2"
+    narrowest_m: Annotated[float, Field(ge=0)] = RESOLUTION_M
 
     def pixel_weights(self, n_v: ArrayLike) -> Float:
         """Weight of each pixel from its areal density (any shape); NaN or not positive where missing."""

@@ -16,8 +16,8 @@ from ptychrome.analysis.chemistry import (
     noise_level,
     noise_per_pixel,
 )
-from ptychrome.analysis.clustering import Clusters, cluster, cluster_fractions, cluster_spectra
-from ptychrome.analysis.membership import assigned, fractions_sigma, membership
+from ptychrome.analysis.clustering import Clusters, cluster, cluster_spectra
+from ptychrome.analysis.membership import assigned, membership, shares
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.stack import EnergyStack
@@ -112,16 +112,14 @@ def interpret(
     k = recipe.n_clusters
     clusters, chance = _clusters(maps, recipe, previous)
     labels = np.full(pixels.sum(), -1) if clusters is None else clusters.labels
+    images = (on_field(each, pixels) for each in (chance, labels, maps["n_v"]))
     return Interpretation(
         pixels,
         fit,
         maps,
         clusters,
         assigned(chance, labels),
-        cluster_fractions(labels, maps["n_v"], k),
-        fractions_sigma(
-            *(on_field(each, pixels) for each in (chance, labels, maps["n_v"])), stack.grid.pixel_m
-        ),
+        *shares(*images, stack.grid.pixel_m, recipe.clusters.narrowest_m),
         cluster_spectra(labels, absorbance, maps["n_v"], k),
     )
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ptychrome.analysis.clustering import FeatureSpace, amount_per_cluster
+from ptychrome.analysis.clustering import FeatureSpace, amount_per_cluster, cluster_fractions
 from ptychrome.analysis.domains import RESOLUTION_M, resolved
 from ptychrome.analysis.scan import DataError
 
@@ -158,27 +158,33 @@ def assigned(probability: ArrayLike, labels: ArrayLike) -> NDArray[np.float32]:
 
     Parameters
     ----------
-    probability : (n, k) float
+    probability : (..., k) float
         See `membership`.
-    labels : (n,) int, −1 missing
+    labels : (...) int, −1 missing
 
     Returns
     -------
-    (n,) float32
+    (...) float32
         NaN where missing.
     """
     label = np.asarray(labels)
-    chosen = np.take_along_axis(np.asarray(probability), np.maximum(label, 0)[:, None], axis=1)[:, 0]
+    chosen = np.take_along_axis(np.asarray(probability), np.maximum(label, 0)[..., None], axis=-1)[..., 0]
     return np.where(label >= 0, chosen, np.nan).astype(np.float32)
 
 
-def fractions_sigma(probability: ArrayLike, label: ArrayLike, n_v: ArrayLike, pixel_m: float) -> Float:
-    """Standard deviation of `clustering.cluster_fractions` for this very particle.
+def shares(
+    probability: ArrayLike,
+    label: ArrayLike,
+    n_v: ArrayLike,
+    pixel_m: float,
+    narrowest_m: float = RESOLUTION_M,
+) -> tuple[Float, Float]:
+    """Share of the edge's atoms in each cluster and its standard deviation, for this very particle.
 
     Three errors of the labels add up in quadrature: chance, Σ N² p (1 − p) with all pixels of a resolution
-    element wrong together; that doubtful pixels are counted whole, which shifts the share by its difference
-    to Σ N p; and what borders between domains look like, by the shift that `domains.resolved` makes. How
-    another particle of the same material would differ is not in it: for that take several.
+    element wrong together; that doubtful pixels are counted whole, which differs from Σ N p; and that seams
+    between domains look like states, by what `domains.resolved` changes. How another particle of the same
+    material would differ is not in it: for that take several.
 
     Parameters
     ----------
@@ -187,25 +193,27 @@ def fractions_sigma(probability: ArrayLike, label: ArrayLike, n_v: ArrayLike, pi
     label : (ny, nx) int, −1 missing
     n_v : (ny, nx) float, m⁻²
     pixel_m : float
+    narrowest_m : float
+        See `clustering.ClusterOptions`.
 
     Returns
     -------
-    (k,) float64
+    fractions, sigma : (k,) float64
         NaN if no pixel is labelled.
     """
-    labels, k = np.asarray(label), np.shape(probability)[-1]
+    labels, density, k = np.asarray(label), np.ravel(n_v), np.shape(probability)[-1]
     chance = np.nan_to_num(np.asarray(probability, dtype=float)).reshape(-1, k)
-    whole = amount_per_cluster(labels.ravel(), np.ravel(n_v), k)
+    whole = amount_per_cluster(labels.ravel(), density, k)
     amount, total = whole.sum(axis=0), whole.sum()
     if not total > 0:
-        return np.full(k, np.nan)
+        return np.full(k, np.nan), np.full(k, np.nan)
     element = _elements(labels.shape, pixel_m).ravel()
     deviation = amount[:, None] * np.sqrt(chance * (1 - chance))
     variance = np.array([np.sum(np.bincount(element, column) ** 2) for column in deviation.T])
     doubt = whole.sum(axis=1) - amount @ chance
-    clear = amount_per_cluster(resolved(labels, pixel_m).ravel(), np.ravel(n_v), k)
-    borders = whole.sum(axis=1) - clear.sum(axis=1)
-    return np.sqrt(variance + doubt**2 + borders**2) / total
+    seams = whole.sum(axis=1) / total - cluster_fractions(resolved(labels, pixel_m).ravel(), density, k)
+    fractions = cluster_fractions(resolved(labels, pixel_m, narrowest_m).ravel(), density, k)
+    return fractions, np.sqrt((variance + doubt**2) / total**2 + seams**2)
 
 
 def _elements(shape: tuple[int, ...], pixel_m: float) -> NDArray[np.int64]:

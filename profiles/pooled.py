@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychrome.analysis.clustering import ClusterOptions, cluster, cluster_fractions, cluster_spectra
-from ptychrome.analysis.membership import assigned, fractions_sigma, membership
+from ptychrome.analysis.clustering import ClusterOptions, Clusters, cluster, cluster_spectra
+from ptychrome.analysis.membership import assigned, membership, shares
 from ptychrome.callbacks.results import Revision
 from ptychrome.schema import FEATURES
 
@@ -49,7 +49,7 @@ def pool_clusters(
     ends = np.cumsum([result.arrays["maps/n_v"].size for result in mapped.values()])[:-1]
     parts = zip(np.split(clusters.labels, ends), np.split(chance, ends), strict=True)
     pooled = {
-        name: _with_clusters(result, labels, chances, clusters.centers, sorted(mapped))
+        name: _with_clusters(result, replace(clusters, labels=labels), chances, options, sorted(mapped))
         for (name, result), (labels, chances) in zip(mapped.items(), parts, strict=True)
     }
     return {name: pooled.get(name, result) for name, result in results.items()}
@@ -61,19 +61,21 @@ def pixel_features(result: Revision) -> NDArray[np.float64]:
 
 
 def _with_clusters(
-    result: Revision, labels: NDArray, chance: NDArray, centers: NDArray, names: list[str]
+    result: Revision, clusters: Clusters, chance: NDArray, options: ClusterOptions, names: list[str]
 ) -> Revision:
-    n_v, k = result.arrays["maps/n_v"], len(centers)
+    """A result with its part of the common clusters."""
+    n_v, k = result.arrays["maps/n_v"], len(clusters.centers)
     absorbance = result.arrays["absorbance"].reshape(-1, n_v.size)
     pixel_m = float(abs(result.arrays["x"][1] - result.arrays["x"][0]))
-    label = labels.reshape(n_v.shape)
+    label, chance = clusters.labels.reshape(n_v.shape), chance.reshape(*n_v.shape, k)
+    fractions, sigma = shares(chance, label, n_v, pixel_m, options.narrowest_m)
     arrays = {
         "clusters/label": label,
-        "clusters/probability": assigned(chance, labels).reshape(n_v.shape),
-        "clusters/centers": centers,
-        "clusters/fractions": cluster_fractions(labels, n_v.ravel(), k),
-        "clusters/fractions_sigma": fractions_sigma(chance.reshape(*n_v.shape, k), label, n_v, pixel_m),
-        "clusters/spectra": cluster_spectra(labels, absorbance, n_v.ravel(), k),
+        "clusters/probability": assigned(chance, label),
+        "clusters/centers": clusters.centers,
+        "clusters/fractions": fractions,
+        "clusters/fractions_sigma": sigma,
+        "clusters/spectra": cluster_spectra(clusters.labels, absorbance, n_v.ravel(), k),
     }
     return replace(
         result, arrays={**result.arrays, **arrays}, attributes={**result.attributes, "pooled_with": names}
