@@ -11,10 +11,8 @@ from ptychrome.analysis.domains import Chords, chords
 from ptychrome.callbacks.figures.images import View, frame_plot
 from ptychrome.callbacks.figures.layout import page, place
 from ptychrome.callbacks.figures.states import draw_bars
-from ptychrome.callbacks.figures.style import cluster_colours
+from ptychrome.callbacks.figures.style import LINES, cluster_colours
 from ptychrome.callbacks.results import Revision
-
-LINES = ("-", "--", ":", "-.")
 
 
 def chords_of(revisions: Sequence[Revision]) -> Chords:

@@ -57,9 +57,26 @@ CAPTIONS = {
     ),
     "domains": (
         "Sizes of the domains",
-        "Lengths of straight lines along rows and columns within one state. Left: chords that end at other "
-        "states on both sides. Right: mean chord, free of the particle's outline (twice the length over the "
-        "borders crossed), with the standard error over particles. Lengths below two resolution elements "
-        "say little.",
+        "Lengths of straight lines along rows and columns within one state. Left: chords that end at "
+        "other states on both sides. Right: mean chord, free of the particle's outline (twice the length "
+        "over the borders crossed), with the standard error over particles. Lengths below two resolution "
+        "elements say little.",
+    ),
+    "densities": (
+        "Densities, {group}",
+        "Probability densities over the atoms of {names} (Gaussian kernels, pixels weighted by N_V). "
+        "Above: each quantity, states stacked in their colours and their sum in black. Below: each two, "
+        "the sum in grey (on a root scale) with each state's contour at half of its greatest density.",
+    ),
+    "scatter": (
+        "Pixels by their three quantities, {group}",
+        "Each pixel of {names} by edge energy, pre-edge ratio and Re[N_eff]/N_V, with colour and marker "
+        "of its state; paler where N_V is low. At most 4000 pixels are drawn, chosen at random.",
+    ),
+    "state_count": (
+        "How many states?",
+        "Criteria for the number of states: elbow of the k-means cost, silhouette, Bayesian information "
+        "criterion of a Gaussian mixture, gap statistic with its standard error, and agreement of "
+        "partitions found in two halves of the pixels. None is reliable alone; this report uses {k}.",
     ),
 }

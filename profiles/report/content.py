@@ -10,19 +10,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ptychrome.analysis.chemistry import EdgeConstants
-from ptychrome.analysis.clustering import cluster_fractions
+from ptychrome.analysis.cluster_count import StateCount, count_states
+from ptychrome.analysis.clustering import ClusterOptions, cluster_fractions
 from ptychrome.analysis.scan import DataError
 from ptychrome.callbacks.figures.images import measured
 from ptychrome.callbacks.figures.states import Shares
 from ptychrome.callbacks.regions import RegionSpectrum, region_at, region_spectra, representative_regions
 from ptychrome.callbacks.results import Revision
 from ptychrome.profiles.errors import UserError
-from ptychrome.profiles.pooled import pool_clusters
+from ptychrome.profiles.pooled import pixel_features, pool_clusters
 from ptychrome.profiles.report.options import ReportOptions
 from ptychrome.profiles.report.particles import Particle, edge_of
-from ptychrome.schema import FEATURES
 
 WIDTH_IN = 10.0
+MOST_STATES = 10  # that are tried
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,21 @@ class ReportData:
         each = np.array([particle.result.arrays["clusters/fractions"] for particle in particles])
         return Shares(value, each.std(axis=0, ddof=1) / np.sqrt(len(particles)))
 
+    def count_states(self) -> StateCount | None:
+        """Criteria for the number of states; None with too few pixels for more than one."""
+        values = np.concatenate([pixel_features(particle.result) for particle in self.mapped])
+        weights = self.clustering.pixel_weights(pooled(self.mapped, "maps/n_v"))
+        valid = int(np.count_nonzero(np.isfinite(values).all(axis=1) & (weights > 0)))
+        most = min(MOST_STATES, valid // 2)
+        if most < 2:
+            return None
+        return count_states(values, weights, range(1, most + 1), scaling=self.clustering.scaling)
+
+    @property
+    def clustering(self) -> ClusterOptions:
+        """How the pixels are compared: as the recipe of the first result says."""
+        return _clustering_of(self.mapped[0].result)
+
     @cached_property
     def spectra(self) -> dict[str, list[RegionSpectrum]]:
         """Fitted spectra of the regions of interest of each particle that has some."""
@@ -194,7 +210,8 @@ def assemble(particles: tuple[Particle, ...], options: ReportOptions) -> ReportD
     mapped = {each.label: each.result for each in particles if each.mapped}
     k = options.clusters or max((_clusters_of(result) for result in mapped.values()), default=0)
     try:
-        clustered = pool_clusters(mapped, k) if k else mapped
+        first = [_clustering_of(result) for result in mapped.values()][:1]
+        clustered = pool_clusters(mapped, k, *first) if k else mapped
     except DataError as error:
         notes.append(f"no chemical states: {error}")
         clustered, k = mapped, 0
@@ -214,9 +231,8 @@ def pooled(particles: Sequence[Particle], name: str) -> np.ndarray:
     return np.concatenate([particle.result.arrays[name].ravel() for particle in particles])
 
 
-def features(particles: Sequence[Particle]) -> np.ndarray:
-    """What states are told by, (n, 3) float64: see `schema.FEATURES`."""
-    return np.stack([pooled(particles, f"maps/{name}").astype(float) for name in FEATURES], axis=1)
+def _clustering_of(result: Revision) -> ClusterOptions:
+    return ClusterOptions.model_validate(result.attributes.get("options", {}).get("clusters", {}))
 
 
 def _clusters_of(result: Revision) -> int:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ptychrome.callbacks.figures.distributions import histograms_figure
+from ptychrome.callbacks.figures.densities import densities_figure, scatter_figure, state_count_figure
+from ptychrome.callbacks.figures.distributions import feature_limits, histograms_figure
+from ptychrome.callbacks.figures.domains import domains_figure
 from ptychrome.callbacks.figures.particles import image_scales, images_figure, series_figure
 from ptychrome.callbacks.figures.quality import resolution_figure
 from ptychrome.callbacks.figures.regions import regions_figure
@@ -20,6 +22,7 @@ from ptychrome.profiles.report import tables
 from ptychrome.profiles.report.captions import CAPTIONS
 from ptychrome.profiles.report.content import WIDTH_IN, Illustration, ReportData, Section, Table
 from ptychrome.profiles.report.particles import Particle
+from ptychrome.schema import FEATURES
 
 FEATURE_MAPS = ("edge_energy", "pre_edge_ratio", "n_eff_ratio", "n_v")
 # particles in one figure, so that it fits a page
@@ -34,16 +37,20 @@ def sections(data: ReportData) -> Iterator[Section]:
     Raises
     ------
     UserError
-        See `tables.references_table`.
+        If an option does not fit the results: a region is outside, a compound cannot be read.
     """
+    references = tables.references_table(
+        data
+    )  # with the regions of `spectra`: mistakes show before all drawing
+    regions = bool(data.spectra)
     yield Section("Summary", (tables.summary_table(data),))
     yield Section("Reconstructed images", tuple(_images(data)))
     if data.mapped:
-        if data.spectra:
+        if regions:
             yield Section("Spectra of regions of interest", tuple(_regions(data)))
         yield Section("Chemical maps", (*_maps(data), tables.pixels_table(data)))
     if data.k:
-        yield Section("Chemical states", tuple(_states(data)))
+        yield Section("Chemical states", tuple(_states(data, references)))
         yield Section("Distributions", tuple(_distributions(data)))
     resolved = tuple(_resolution(data))
     if resolved:
@@ -106,14 +113,13 @@ def _scales(data: ReportData, suffix: str) -> Iterator[tuple[str, Scale]]:
             yield name, map_scale(name, _results(data.mapped), paper_scales=paper, limits=limits)
 
 
-def _states(data: ReportData) -> Iterator[Illustration | Table]:
+def _states(data: ReportData, references: Table | None) -> Iterator[Illustration | Table]:
     for name, part in _parts("state_maps", data.mapped):
         yield _illustration(name, cluster_maps_figure(_results(part), labels=_labels(part)), k=data.k)
     shares = {group: data.shares(particles) for group, particles in data.groups.items()}
     figure = states_figure(_results(data.mapped), shares)
     yield _illustration("states", figure)
     yield tables.states_table(data)
-    references = tables.references_table(data)
     if references is not None:
         yield references
     yield tables.shares_table(data)
@@ -123,6 +129,18 @@ def _states(data: ReportData) -> Iterator[Illustration | Table]:
 def _distributions(data: ReportData) -> Iterator[Illustration | Table]:
     for name, part in _parts("histograms", data.mapped):
         yield _illustration(name, histograms_figure(_results(part), labels=_labels(part)), names=_names(part))
+    limits = [feature_limits(_results(data.mapped), name) for name in FEATURES]
+    for number, (group, particles) in enumerate(data.groups.items(), 1):
+        for stem, draw in (("densities", densities_figure), ("scatter", scatter_figure)):
+            figure = draw(_results(particles), limits)
+            yield _illustration(f"{stem}-{number}", figure, names=_names(particles), group=group)
+    count = data.count_states()
+    if count is not None:
+        yield _illustration("state_count", state_count_figure(count), k=data.k)
+        yield tables.state_count_table(count)
+    groups = {group: _results(particles) for group, particles in data.groups.items()}
+    yield _illustration("domains", domains_figure(groups))
+    yield tables.domains_table(data)
 
 
 def _resolution(data: ReportData) -> Iterator[Illustration | Table]:
@@ -137,7 +155,7 @@ def _resolution(data: ReportData) -> Iterator[Illustration | Table]:
 
 def _illustration(name: str, figure: Figure, **words: Any) -> Illustration:
     title, caption = CAPTIONS[name.rstrip("0123456789-")]
-    return Illustration(name, title, caption.format(**words), figure)
+    return Illustration(name, title.format(**words), caption.format(**words), figure)
 
 
 def _parts(stem: str, particles: Sequence[Particle]) -> Iterator[tuple[str, tuple[Particle, ...]]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ptychrome.analysis.chemistry import EdgeConstants, n_eff_ratio_reference
+from ptychrome.analysis.cluster_count import StateCount
 from ptychrome.analysis.scan import DataError
 from ptychrome.callbacks.figures.domains import chords_of
 from ptychrome.callbacks.figures.images import measured
@@ -200,6 +201,14 @@ def state_spectra_table(data: ReportData) -> Table:
     columns = (Column("energy_eV"), *(Column(f"state_{state}") for state in range(len(spectra))))
     rows = tuple((float(e), *map(float, spectra[:, place])) for place, e in enumerate(energy))
     return Table("state_spectra", columns, rows)
+
+
+def state_count_table(count: StateCount) -> Table:
+    """Criteria for the number of states, for CSV."""
+    names = ("inertia", "silhouette", "bic", "gap", "gap_sigma", "stability")
+    values = [getattr(count, name) for name in names]
+    rows = tuple((int(k), *(float(each[place]) for each in values)) for place, k in enumerate(count.ks))
+    return Table("state_count", tuple(Column(name) for name in ("k", *names)), rows)
 
 
 def domains_table(data: ReportData) -> Table:

@@ -24,14 +24,13 @@ from ptychrome.profiles.report.sections import sections
 K = 3
 EDGE_EV = {"V": 5465.0, "Fe": 7112.0}
 OFFSETS_EV = np.r_[-45.0, -35, -25, -15, -5, 0, np.arange(1.0, 24), 28, 35, 45, 60, 75]
+ENERGIES = len(OFFSETS_EV)
 STATES = np.array([(12.0, 0.5, 38.0), (13.5, 1.2, 41.0), (15.0, 2.2, 45.0)])  # b2 − edge, PE/Δμt, ratio
 A4_WIDTH_IN = (210 - 24) / 25.4  # less the margins of the print stylesheet
 LEAST_PT = 7.0
 
 
-def particle(
-    name="P1", *, shape=(44, 40), element="V", seed=0, done=len(OFFSETS_EV), maps=True, checked=True
-):
+def particle(name="P1", *, shape=(44, 40), element="V", seed=0, done=ENERGIES, maps=True, checked=True):
     """A disc with stripes of three states; noise of 0.002 in μt."""
     rng = np.random.default_rng(seed)
     energy = EDGE_EV[element] + OFFSETS_EV
@@ -86,8 +85,8 @@ def particle(
             sigma = 0.02 * (n_v if key.startswith("n_v") else np.ones(shape))
             arrays[f"maps/{key}_sigma"] = np.where(inside, sigma, np.nan).astype(np.float32)
         arrays["maps/fitted"] = inside.astype(np.uint8)
-    tables = {"quality/energies": {"photons": np.full(done, 1e10), "dose_Gy": np.full(done, 2e6),
-                                   "residual": np.full(done, 1.2), "r_factor": np.full(done, 0.05)}}  # fmt: skip
+    table = {"photons": 1e10, "dose_Gy": 2e6, "residual": 1.2, "r_factor": 0.05}
+    tables = {"quality/energies": {column: np.full(done, value) for column, value in table.items()}}
     attributes = {
         "recipe": "live",
         "options": {"n_clusters": K},
@@ -155,7 +154,7 @@ def figures(parts):
 
 
 def drawn_texts(figure, monkeypatch):
-    """Texts that are drawn, with their boxes in pixels; axes draw only the tick labels within their limits."""
+    """What is drawn of texts, with boxes in pixels: axes hold tick labels beyond their limits, too."""
     texts, draw = [], Text.draw
 
     def recording(self, renderer):
@@ -206,7 +205,7 @@ def shares_an_axis_label(figure, ax):
 
 
 EXPECTED = ("images", "energy_series", "regions", "maps", "sigma_maps", "state_maps", "states", "histograms",
-            "domains", "resolution")  # fmt: skip
+            "densities-1", "scatter-2", "state_count", "domains", "resolution")  # fmt: skip
 
 
 def test_all_figures_are_there_legible_and_named(parts, monkeypatch):
@@ -279,7 +278,7 @@ def test_the_summary_tells_what_was_measured(folder):
         "delithiated",
     )
     assert first["raw_uid"] == "P1-0-uid"
-    assert float(first["photons"]) == pytest.approx(1e10 * len(OFFSETS_EV))
+    assert float(first["photons"]) == pytest.approx(1e10 * ENERGIES)
     assert float(first["resolution_prtf_m"]) == 85e-9
     assert first["resolution_one_bit_m"] == "nan"
 
@@ -293,7 +292,7 @@ def test_regions_are_pure_and_fitted(folder):
         assert float(row["edge_energy_eV"]) == pytest.approx(EDGE_EV["V"] + truth[0], abs=0.1)
         assert float(row["pre_edge_ratio_eV"]) == pytest.approx(truth[1], abs=0.15)
     spectra = rows(folder, "region_spectra")
-    assert len(spectra) == len(found) * len(OFFSETS_EV)
+    assert len(spectra) == len(found) * ENERGIES
 
 
 def test_reference_values_with_both_sets_of_constants(folder):
