@@ -39,10 +39,8 @@ def sections(data: ReportData) -> Iterator[Section]:
     UserError
         If an option does not fit the results: a region is outside, a compound cannot be read.
     """
-    references = tables.references_table(
-        data
-    )  # with the regions of `spectra`: mistakes show before all drawing
-    regions = bool(data.spectra)
+    # mistakes of the user show before anything is drawn
+    references, regions = tables.references_table(data), bool(data.spectra)
     yield Section("Summary", (tables.summary_table(data),))
     yield Section("Reconstructed images", tuple(_images(data)))
     if data.mapped:
