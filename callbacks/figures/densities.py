@@ -185,8 +185,11 @@ def scatter_figure(revisions: Sequence[Revision], limits: Limits | None = None) 
                    rasterized=True)  # fmt: skip
     for name, axis, bounds in zip(FEATURES, "xyz", pixels.limits, strict=True):
         ax.set(**{f"{axis}label": axis_label(name), f"{axis}lim": bounds})
-        getattr(ax, f"{axis}axis").labelpad = 8
-        getattr(ax, f"{axis}axis").set_major_locator(MaxNLocator(5))
+        own_axis = getattr(ax, f"{axis}axis")
+        own_axis.set_rotate_label(False)  # slanted labels would reach into those of the ticks
+        own_axis.label.set_rotation(90 if axis == "z" else 0)
+        own_axis.labelpad = 10 if axis == "z" else 22
+        own_axis.set_major_locator(MaxNLocator(5))
     ax.view_init(elev=22, azim=-58)
     ax.set_box_aspect(None, zoom=1.0)
     _legend(figure, pixels.k)
