@@ -77,9 +77,10 @@ def resolved(label: ArrayLike, pixel_m: float, size_m: float = RESOLUTION_M) -> 
     Parameters
     ----------
     label : (ny, nx) int
-        −1 where missing; that stays, and does not make what is beside it narrow.
+        −1 where missing; that stays.
     pixel_m, size_m : float
-        Pixel size, and the side of the square that must fit into a domain everywhere, m.
+        Pixel size, and the side of the square that must fit into a domain everywhere, m; at the outline half
+        of it may lie outside.
 
     Returns
     -------
@@ -88,10 +89,13 @@ def resolved(label: ArrayLike, pixel_m: float, size_m: float = RESOLUTION_M) -> 
     """
     image, side = np.asarray(label), max(round(size_m / pixel_m), 1)
     missing, wide = image < 0, np.zeros(image.shape, dtype=bool)
-    square, inner = np.ones((side, side)), (slice(side, -side), slice(side, -side))
+    square, inner = np.ones((side, side), dtype=int), (slice(side, -side), slice(side, -side))
+    padded = np.pad(image, side, constant_values=-1)
     for state in np.unique(image[~missing]):
-        open_to_outside = np.pad((image == state) | missing, side, constant_values=True)
-        wide |= ndimage.binary_opening(open_to_outside, square)[inner] & (image == state)
+        here = padded == state
+        fits = ndimage.binary_erosion(here | (padded < 0), square, border_value=1)
+        fits &= ndimage.correlate(here.astype(int), square, mode="constant") >= square.size / 2
+        wide |= (ndimage.binary_dilation(fits, square) & here)[inner]
     if not wide.any():
         return image
     nearest = ndimage.distance_transform_edt(~wide, return_distances=False, return_indices=True)

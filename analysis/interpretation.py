@@ -112,14 +112,14 @@ def interpret(
     k = recipe.n_clusters
     clusters, chance = _clusters(maps, recipe, previous)
     labels = np.full(pixels.sum(), -1) if clusters is None else clusters.labels
-    images = (on_field(each, pixels) for each in (chance, labels, maps["n_v"]))
+    of_cluster, label, n_v = (on_field(each, pixels) for each in (chance, labels, maps["n_v"]))
     return Interpretation(
         pixels,
         fit,
         maps,
         clusters,
         assigned(chance, labels),
-        *shares(*images, stack.grid.pixel_m, recipe.clusters.narrowest_m),
+        *shares(of_cluster, label, n_v, stack.grid.pixel_m, recipe.clusters.narrowest_m),
         cluster_spectra(labels, absorbance, maps["n_v"], k),
     )
 

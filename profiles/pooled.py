@@ -69,7 +69,7 @@ def _with_clusters(
     pixel_m = float(abs(result.arrays["x"][1] - result.arrays["x"][0]))
     label, chance = clusters.labels.reshape(n_v.shape), chance.reshape(*n_v.shape, k)
     fractions, sigma = shares(chance, label, n_v, pixel_m, options.narrowest_m)
-    arrays = {
+    arrays: dict[str, NDArray] = {
         "clusters/label": label,
         "clusters/probability": assigned(chance, label),
         "clusters/centers": clusters.centers,

@@ -7,6 +7,7 @@ import queue
 import re
 import shlex
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,28 @@ def test_the_examples_of_results_run_against_a_server(tmp_path, monkeypatch):
     assert list(namespace["quality"]) == ["energy_eV"]
     assert list(namespace["table"]["stage_x"]) == [1.0]
     assert namespace["result"].attributes["recipe"] == "live"
+
+
+def test_the_examples_of_states_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "states.md"
+    result, rng = small_result(), np.random.default_rng(0)
+    label = (np.indices((50, 60))[1] // 20).astype(np.int32)
+    features = {
+        f"maps/{name}": (scale * (label + 0.1 * rng.standard_normal(label.shape))).astype(np.float32)
+        for name, scale in (("edge_energy", 1.0), ("pre_edge_ratio", -1.0), ("n_eff_ratio", 5.0))
+    }
+    known = {"maps/n_v": np.ones((50, 60)), "clusters/label": label, "clusters/fractions": np.full(3, 1 / 3)}
+    write_nexus(tmp_path / "P1.nxs", replace(result, arrays={**result.arrays, **features, **known}))
+    namespace: dict = {}
+    for code in blocks("python", page):
+        exec(code, namespace)
+    assert namespace["count"].proposed == 3
+    assert (tmp_path / "states.png").exists()
+    # along rows 20 pixels between two borders; along columns 50 pixels without any in each of 20 columns
+    assert namespace["found"].mean_m(3)[1] == pytest.approx(40 * namespace["pixel_m"])
+    (text,) = blocks("toml", page)
+    assert Recipe.model_validate(tomllib.loads(text)).clusters == Recipe.model_fields["clusters"].default
 
 
 def small_result() -> Revision:

@@ -171,7 +171,7 @@ def scatter_figure(revisions: Sequence[Revision], limits: Limits | None = None) 
         See `densities_figure`.
     """
     pixels, figure = _Pixels.of(revisions, limits), page(WIDTH_IN, 6.6)
-    ax: Any = figure.add_axes((0.1, -0.02, 0.78, 1.02), projection="3d", computed_zorder=False)
+    ax: Any = figure.add_axes((0.1, 0.02, 0.78, 0.93), projection="3d", computed_zorder=False)
     low, high = np.array(pixels.limits).T
     shown = np.flatnonzero(((pixels.features > low) & (pixels.features < high)).all(axis=1))
     if shown.size > MOST_POINTS:
@@ -188,7 +188,7 @@ def scatter_figure(revisions: Sequence[Revision], limits: Limits | None = None) 
         own_axis = getattr(ax, f"{axis}axis")
         own_axis.set_rotate_label(False)  # slanted labels would reach into those of the ticks
         own_axis.label.set_rotation(90 if axis == "z" else 0)
-        own_axis.labelpad = 10 if axis == "z" else 22
+        own_axis.labelpad = {"x": 22, "y": 30, "z": 10}[axis]
         own_axis.set_major_locator(MaxNLocator(5))
     ax.view_init(elev=22, azim=-58)
     ax.set_box_aspect(None, zoom=1.0)

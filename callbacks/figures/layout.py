@@ -18,7 +18,8 @@ DPI = 200
 def page(width_in: float, height_in: float, heading: str = "") -> Figure:
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.3 / width_in, 1 - 0.38 / height_in, heading, fontsize=15, va="center")
+    if heading:
+        figure.text(0.3 / width_in, 1 - 0.38 / height_in, heading, fontsize=15, va="center")
     return figure
 
 

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from ptychrome.callbacks.executors import WorkerProcesses
 from ptychrome.callbacks.pipeline import Pipeline
+from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.memory import MemorySink
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
@@ -52,8 +53,8 @@ def record(twin: TwinBeamline, directory: Path, width_m: float) -> Documents:
     return documents
 
 
-def analyse(documents: Documents, twin: TwinBeamline, recipe: str, workers: int) -> tuple[float, Score]:
-    """Wall seconds of the analysis and the score of its last revision."""
+def analyse(documents: Documents, recipe: str, workers: int) -> tuple[float, Revision]:
+    """Wall seconds of the analysis and its last revision."""
     sink = MemorySink()
     pipeline = Pipeline(
         load_recipe(recipe, n_clusters=N_STATES), WorkerProcesses(workers), [sink], in_flight=workers
@@ -64,8 +65,13 @@ def analyse(documents: Documents, twin: TwinBeamline, recipe: str, workers: int)
     pipeline.close()
     seconds = time.perf_counter() - begin
     (revision,) = sink.latest.values()
+    return seconds, revision
+
+
+def judge(revision: Revision, twin: TwinBeamline) -> Score:
+    """Score of a revision against the truth on its pixels."""
     pixel_m = abs(float(revision.arrays["x"][1] - revision.arrays["x"][0]))
-    return seconds, score(revision.arrays, twin.truth(pixel_m, revision.arrays["energy"]))
+    return score(revision.arrays, twin.truth(pixel_m, revision.arrays["energy"]))
 
 
 def arguments() -> argparse.Namespace:
@@ -107,8 +113,9 @@ def main() -> None:
                     twin = TwinBeamline(sample, seed=seed, frame_pixels=128, flux=photons)
                     documents = record(twin, Path(scratch), chosen.width)
                     for recipe in chosen.recipes:
-                        seconds, result = analyse(documents, twin, recipe, chosen.workers)
-                        cells = row([sample, str(seed), f"{photons:.0e}", recipe], seconds, result)
+                        seconds, revision = analyse(documents, recipe, chosen.workers)
+                        label = [sample, str(seed), f"{photons:.0e}", recipe]
+                        cells = row(label, seconds, judge(revision, twin))
                         console.print(*cells)
                         table.add_row(*cells)
     console.print(table)
