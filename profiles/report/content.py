@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ptychrome.analysis.chemistry import EdgeConstants
 from ptychrome.analysis.cluster_count import StateCount, count_states
-from ptychrome.analysis.clustering import ClusterOptions, cluster_fractions
+from ptychrome.analysis.clustering import ClusterOptions
 from ptychrome.analysis.scan import DataError
 from ptychrome.callbacks.figures.images import measured
 from ptychrome.callbacks.figures.states import Shares
@@ -128,13 +128,12 @@ class ReportData:
         Its standard deviation is that of the mean over particles; of a single one that of the assignment of
         its pixels.
         """
-        label, n_v = pooled(particles, "clusters/label"), pooled(particles, "maps/n_v")
-        value = cluster_fractions(label, n_v, self.k)
-        if len(particles) == 1:
-            unknown = np.full(self.k, np.nan)
-            return Shares(value, particles[0].result.arrays.get("clusters/fractions_sigma", unknown))
-        each = np.array([particle.result.arrays["clusters/fractions"] for particle in particles])
-        return Shares(value, each.std(axis=0, ddof=1) / np.sqrt(len(particles)))
+        arrays = [particle.result.arrays for particle in particles]
+        each = np.array([one["clusters/fractions"] for one in arrays])
+        if len(each) == 1:
+            return Shares(each[0], arrays[0].get("clusters/fractions_sigma", np.full(self.k, np.nan)))
+        atoms = [np.nansum(one["maps/n_v"][one["clusters/label"] >= 0], dtype=float) for one in arrays]
+        return Shares(np.average(each, axis=0, weights=atoms), each.std(axis=0, ddof=1) / np.sqrt(len(each)))
 
     def count_states(self) -> StateCount | None:
         """Criteria for the number of states; None with too few pixels for more than one."""
