@@ -156,8 +156,7 @@ def draw_bars(
     width, k = 0.8 / len(values), len(colours)
     for number, group in enumerate(values):
         at = np.arange(k) + (number - (len(values) - 1) / 2) * width
-        error = np.where(np.isfinite(sigmas[group]), sigmas[group], 0.0)
-        ax.bar(at, values[group], 0.92 * width, yerr=error, color=colours, edgecolor="white",
+        ax.bar(at, values[group], 0.92 * width, yerr=sigmas[group], color=colours, edgecolor="white",
                hatch=HATCHES[number % len(HATCHES)], linewidth=0, capsize=3,
                error_kw={"elinewidth": 1.0, "ecolor": INK})  # fmt: skip
     handles = [

@@ -74,7 +74,7 @@ CAPTIONS = {
         "of its state; paler where N_V is low. At most 4000 pixels are drawn, chosen at random.",
     ),
     "state_count": (
-        "How many states?",
+        "The number of states",
         "Criteria for the number of states: elbow of the k-means cost, silhouette, Bayesian information "
         "criterion of a Gaussian mixture, gap statistic with its standard error, and agreement of "
         "partitions found in two halves of the pixels. None is reliable alone; this report uses {k}.",

@@ -34,7 +34,7 @@ SUMMARY = (
     Column("resolution_half_bit_m", "resolution, FRC ½ bit (nm)", ".0f", 1e9),
     Column("resolution_one_bit_m", "resolution, FRC 1 bit (nm)", ".0f", 1e9),
     Column("resolution_prtf_m", "resolution, PRTF (nm)", ".0f", 1e9),
-    Column("photons", "photons", ".2e"),
+    Column("photons_per_frame", "photons per frame", ".2e"),
     Column("dose_Gy", "dose (Gy)", ".2e"),
     Column("residual", "residual", ".2f"),
     Column("r_factor", "R factor", ".3f"),
@@ -62,7 +62,7 @@ def summary_table(data: ReportData) -> Table:
                 attributes.get("recipe", ""),
                 abs(float(x[1] - x[0])),
                 *(attributes.get(f"resolution_{name}_m", np.nan) for name in RESOLUTIONS),
-                _total(energies.get("photons")),
+                _middle(energies.get("photons")),
                 _total(energies.get("dose_Gy")),
                 _middle(energies.get("residual")),
                 _middle(energies.get("r_factor")),
@@ -72,7 +72,7 @@ def summary_table(data: ReportData) -> Table:
         )
     materials = {str(each.result.attributes.get("dose_material", "the element")) for each in data.particles}
     caption = (
-        "Photons and dose are sums over all energies; the dose is that of the pure element "
+        "The dose is the sum over all energies, that of the pure element "
         f"({', '.join(sorted(materials))}) at the entrance. Residual: median of 4 (√I − |Ψ|)², 1 is photon "
         "noise. Resolutions are full periods; FRC is of two halves of the scan. “–”: not determined."
     )

@@ -286,7 +286,8 @@ def test_the_summary_tells_what_was_measured(folder):
         "delithiated",
     )
     assert first["raw_uid"] == "P1-0-uid"
-    assert float(first["photons"]) == pytest.approx(1e10 * ENERGIES)
+    assert float(first["photons_per_frame"]) == 1e10
+    assert float(first["dose_Gy"]) == pytest.approx(2e6 * ENERGIES)
     assert float(first["resolution_prtf_m"]) == 85e-9
     assert first["resolution_one_bit_m"] == "nan"
 
