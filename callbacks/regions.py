@@ -94,7 +94,8 @@ def representative_regions(revision: Revision, width_m: float = REGION_M) -> lis
     if "clusters/label" not in revision.arrays:
         return []
     label, n_v = revision.arrays["clusters/label"], np.nan_to_num(revision.arrays["maps/n_v"]).astype(float)
-    size, regions = _pixels(revision, width_m), []
+    size = _pixels(revision, width_m)
+    regions: list[Region] = []
     if min(label.shape) < size:
         return []
     for state in range(len(revision.arrays["clusters/fractions"])):

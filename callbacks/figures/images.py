@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,6 +184,11 @@ def add_colour_bar(ax: Axes, drawn: AxesImage, extend: Any, unit: str) -> None:
     bar = ax.figure.colorbar(drawn, cax=bar_axes, extend=extend, extendfrac=0.03)
     bar.ax.set_title(unit, fontsize="medium", loc="left", pad=7)
     bar.outline.set_linewidth(0.5)
+
+
+def shown_values(images: Iterable[AxesImage]) -> NDArray[np.float64]:
+    """What images show, in the units of their scale, flat; NaN where missing."""
+    return np.concatenate([np.ma.filled(np.ma.asarray(each.get_array()), np.nan).ravel() for each in images])
 
 
 def out_of_range(shown: NDArray, limits: tuple[float, float]) -> Any:

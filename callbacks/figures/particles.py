@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from ptychrome.callbacks.figures.images import (
     draw_map,
     measured,
     out_of_range,
+    shown_values,
     stack_scale,
 )
 from ptychrome.callbacks.figures.layout import page, place, square
@@ -60,7 +62,7 @@ def images_figure(
             if not column:
                 ax.set_ylabel(stack, fontsize=12)
         bar_axes = place(figure, 0.5 + len(revisions) * (size + 0.2), top, 0.15, size)
-        shown = np.concatenate([np.ma.filled(each.get_array(), np.nan).ravel() for each in drawn])
+        shown = shown_values(drawn)
         bar = figure.colorbar(drawn[0], cax=bar_axes, extend=out_of_range(shown, scale.limits))
         bar.set_label(BAR_LABELS[stack])
         bar.outline.set_linewidth(0.5)
@@ -69,15 +71,8 @@ def images_figure(
 
 def image_scales(revisions: Sequence[Revision], energy_eV: float) -> tuple[Scale, Scale]:
     """Grey scales of phase and absorbance that all particles share."""
-    scales = []
-    for stack in BAR_LABELS:
-        parts = [
-            View.of(each).crop(image).ravel()
-            for each in revisions
-            if (image := image_at(each, stack, energy_eV)[1]) is not None
-        ]
-        scales.append(stack_scale(stack, robust_limits(np.concatenate(parts)) if parts else None))
-    return scales[0], scales[1]
+    phase, absorbance = (_grey(stack, revisions, [energy_eV]) for stack in BAR_LABELS)
+    return phase, absorbance
 
 
 def series_figure(
@@ -94,17 +89,11 @@ def series_figure(
     width_in : float
         Of the figure, inches.
     """
-    parts = [
-        View.of(each).crop(image).ravel()
-        for each in revisions
-        for energy in energies_eV
-        if (image := image_at(each, "absorbance", energy)[1]) is not None
-    ]
-    scale = stack_scale("absorbance", robust_limits(np.concatenate(parts)) if parts else None)
+    scale = _grey("absorbance", revisions, energies_eV)
     columns = [
         Column(
             f"{energy:.1f} eV",
-            lambda revision, energy=energy: image_at(revision, "absorbance", energy)[1],
+            partial(_absorbance_at, energy),
             scale,
             BAR_LABELS["absorbance"],
         )
@@ -112,6 +101,20 @@ def series_figure(
     ]
     size = min(LARGEST_IN, image_size(len(columns), width_in))
     return table_of_images(revisions, columns, size_in=size, row_labels=row_labels)[0]
+
+
+def _grey(stack: str, revisions: Sequence[Revision], energies_eV: Sequence[float]) -> Scale:
+    parts = [
+        View.of(each).crop(image).ravel()
+        for each in revisions
+        for energy in energies_eV
+        if (image := image_at(each, stack, energy)[1]) is not None
+    ]
+    return stack_scale(stack, robust_limits(np.concatenate(parts)) if parts else None)
+
+
+def _absorbance_at(energy_eV: float, revision: Revision) -> NDArray | None:
+    return image_at(revision, "absorbance", energy_eV)[1]
 
 
 def image_at(revision: Revision, stack: str, energy_eV: float) -> tuple[float, NDArray | None]:

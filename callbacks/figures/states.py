@@ -62,7 +62,7 @@ def _number_states(ax: Axes, view: View, revision: Revision) -> None:
         depth = ndimage.distance_transform_edt(np.pad(shown == state, 1))[1:-1, 1:-1]
         if depth.max() >= 2.0:  # pixels: there is room for a number
             row, column = np.unravel_index(np.argmax(depth), depth.shape)
-            ax.text(column, row, str(state), ha="center", va="center", color=INK,
+            ax.text(float(column), float(row), str(state), ha="center", va="center", color=INK,
                     path_effects=[withStroke(linewidth=2.2, foreground="white")])  # fmt: skip
 
 

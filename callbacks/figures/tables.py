@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ptychrome.callbacks.figures.images import View, direction_arrows, draw_map, out_of_range
+from ptychrome.callbacks.figures.images import View, direction_arrows, draw_map, out_of_range, shown_values
 from ptychrome.callbacks.figures.layout import label_of, page, place, square
 from ptychrome.callbacks.figures.style import Scale, map_title
 from ptychrome.callbacks.results import Revision
@@ -110,7 +109,7 @@ def _shared_bar(
 ) -> None:
     left, top, width = where
     bar_axes = place(figure, left + 0.08, top + 0.05, width - 0.16, 0.13)
-    shown = np.concatenate([np.ma.filled(ax.images[0].get_array(), np.nan).ravel() for ax in places])
+    shown = shown_values(ax.images[0] for ax in places)
     extend = out_of_range(shown, column.scale.limits)
     bar = figure.colorbar(
         places[0].images[0], cax=bar_axes, orientation="horizontal", extend=extend, extendfrac=0.1 / width
