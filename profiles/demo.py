@@ -18,7 +18,8 @@ from rich.table import Table
 
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.dispatch import Report
-from ptychrome.callbacks.figures import results_figure, save_figure, summary_figure
+from ptychrome.callbacks.figures.layout import save_figure
+from ptychrome.callbacks.figures.live import results_figure, summary_figure
 from ptychrome.callbacks.progress import ProgressDisplay, Status
 from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.nexus import load_result, write_nexus

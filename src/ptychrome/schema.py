@@ -16,6 +16,7 @@ RESULT_SPEC = "PtychromeResult"
 RESULT_ROOT = "ptychrome"
 RAW_ROOT = "raw"
 START_KEY = "ptychrome"
+PREPARATION_KEY = "preparation"  # optional, in the start document: by it reports group particles
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
