@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ptychrome.analysis.xanes_model import edge_among
 from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.nexus import load_result
 from ptychrome.callbacks.tiled_client import TiledUnavailable
 from ptychrome.callbacks.tiled_results import read_results
+from ptychrome.edges import edge_among
 from ptychrome.profiles.errors import UserError
 
 BY_NAME = {"P": "as-prepared", "D": "delithiated"}  # how the paper names its particles: P1, D1, …
