@@ -152,7 +152,7 @@ def test_order_of_energies_and_warm_start_do_not_matter(noisy):
 
 
 def test_another_edge():
-    model = XanesModel.for_edge("Fe", falloff=1.8)
+    model = XanesModel.for_edge("Fe", options=XanesOptions(falloff=1.8))
     shift = model.edge_energy_eV - MODEL.edge_energy_eV
     truth = random_parameters(50, np.random.default_rng(2)) + shift * np.isin(np.arange(10), [2, 5, 8])
     fit = fit_xanes(V_GRID + shift, evaluate(model, truth, V_GRID + shift), model=model, sigma=0.005)
