@@ -20,7 +20,7 @@ from scipy.constants import electron_volt
 from ptychrome import __version__
 from ptychrome.callbacks.files import OBJECT_PROBE_SUFFIX, write_atomically
 from ptychrome.callbacks.results import Revision
-from ptychrome.schema import FEATURES, MAPS
+from ptychrome.schema import FEATURES, MAP_LABELS, MAPS
 
 UNITS = {
     "energy": "eV",
@@ -37,7 +37,7 @@ LABELS = {
     "phase": "phase",
     "energy": "photon energy",
     "clusters/label": "cluster",
-} | {f"maps/{name}": info.label for name, info in MAPS.items()}
+} | {f"maps/{name}": label for name, label in MAP_LABELS.items()}
 CONTENTS = "ptychrome_contents"
 UNIT_SUFFIXES = {
     "_eV": "eV",

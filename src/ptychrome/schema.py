@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -155,5 +156,23 @@ MAPS: dict[str, MapInfo] = {
     "n_v": MapInfo("m⁻²", "areal density N_V"),
     "n_eff": MapInfo("m⁻²", "Re[N_eff]"),
     "n_eff_ratio": MapInfo("1", "Re[N_eff]/N_V", (0.0, 100.0)),
+}
+
+
+class Flag(IntEnum):
+    """Why a pixel has no chemistry: the values of ``maps/flag``."""
+
+    FITTED = 0
+    NO_MATTER = 1  # vacuum, or outside of the field
+    NOISY = 2  # too small an edge jump for the noise
+    NOT_CONVERGED = 3
+    UNDETERMINED = 4  # the energies so far do not tell jump and edge energy
+    NO_SPECTRUM = 5  # no finite value, or no noise to weigh it by
+
+
+MAP_LABELS: dict[str, str] = {name: info.label for name, info in MAPS.items()} | {
+    "fitted": "1: passed the mask",
+    "flag": ", ".join(f"{flag}: {flag.name.lower().replace('_', ' ')}" for flag in Flag),
+    "chi2": "reduced χ² of the fit",
 }
 FEATURES = ("edge_energy", "pre_edge_ratio", "n_eff_ratio")

@@ -9,7 +9,9 @@ from scipy.optimize import curve_fit
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.xanes import XanesModel, XanesOptions, evaluate, fit_xanes
 
-DATA = Path(__file__).parents[2].parent / "shared/data"
+DATA = next(
+    (p / "shared/data" for p in Path(__file__).parents if (p / "shared/data").is_dir()), Path("absent")
+)
 V_GRID = np.concatenate(
     [
         [5420.0, 5432.0, 5444.0, 5456.0],
