@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.xanes_model import Interval, Peak, XanesModel, XanesOptions, evaluate
-from ptychrome.analysis.xanes_spectra import Prior, Raw, Spectra
+from ptychrome.analysis.xanes_spectra import Prior, Raw, Spectra, mean_prior
 
 __all__ = ["Interval", "Peak", "XanesFit", "XanesModel", "XanesOptions", "evaluate", "fit_xanes"]
 
@@ -62,12 +62,18 @@ class XanesFit:
         return self.covariance[:, i, j].astype(float)
 
     def pre_edge_area(self) -> tuple[Float, Float]:
-        """Area π c11 c13 of the pre-edge peak and its standard deviation, (n_pixels,) each, eV."""
+        """Area π c11 c13 of the pre-edge peak and its standard deviation, (n_pixels,) each, eV.
+
+        The variance has the terms of second order of a product (Goodman, J. Am. Stat. Assoc. 55, 708
+        (1960)): height and width of a weak peak are uncertain by tens of per cent, and against each other.
+        """
         c11, c13 = self["c11"], self["c13"]
         variance = (
             c13**2 * self.cov("c11", "c11")
             + c11**2 * self.cov("c13", "c13")
             + 2 * c11 * c13 * self.cov("c11", "c13")
+            + self.cov("c11", "c11") * self.cov("c13", "c13")
+            + self.cov("c11", "c13") ** 2
         )
         return np.pi * c11 * c13, np.pi * np.sqrt(np.maximum(variance, 0.0))
 
@@ -146,7 +152,7 @@ def fit_xanes(
         first = np.where(np.isfinite(given), given, mean)[:, model.shape]
     prior = _prior(model, mean, options, complete=data.complete)
     raw = data.solve(first, noise**2, prior, options, options.max_iterations)
-    data.retry(raw, noise**2, prior, options)
+    data.retry(raw, noise**2, mean, prior, options)
     return _finish(data, raw, noise**2, determined, mean, absolute=sigma is not None)
 
 
@@ -175,13 +181,10 @@ def _prior(model: XanesModel, mean: Float, options: XanesOptions, *, complete: b
     While energies are missing the bounds act as weak priors, so that what is not yet measured stays put.
     """
     _, low, high = model.intervals()
-    centre = mean[model.shape]
-    strength = np.zeros(centre.size) if complete else 12.0 / (high - low) ** 2
+    strength = np.zeros(low.size) if complete else 12.0 / (high - low) ** 2
+    centre, known = mean_prior(model, mean, options.prior_centre_eV, options.prior_width_relative)
     if options.prior == "mean":
-        spread = np.where(
-            np.arange(centre.size) % 2 == 0, options.prior_centre_eV, options.prior_width_relative * centre
-        )
-        strength[1:] += 1.0 / spread[1:] ** 2
+        strength[1:] += known[1:]
     return centre, strength
 
 

@@ -22,6 +22,10 @@ RESTARTS_EV = (-2.0, 0.0, 2.0)
 CHUNK = 1024  # pixels a thread takes at a time
 SIMD = 8  # columns come in multiples of this
 DETERMINED = 0.3  # largest σ of what counts as known, relative to the signal or to what the bounds allow
+HIGH_WHITE_LINE = (
+    2.0  # times the mean's white line, per edge jump: edge and white line may have changed places
+)
+LEASH_EV = 2.0  # centres of a fit that is held close to the mean's
 PHASE_BACKGROUND = 2  # of the phase alone: an offset and a slope
 
 
@@ -57,6 +61,27 @@ class Raw:
     def arrays(self) -> tuple[NDArray, ...]:
         """All of them, in the kernel's order."""
         return self.parameters, self.covariance, self.cost, self.converged
+
+    def of(self, pixels: NDArray[np.intp]) -> Raw:
+        """A copy for some pixels."""
+        return Raw(*(array[pixels] for array in self.arrays()))
+
+    def widen(self, other: Raw, delta_chi2: Float) -> None:
+        """Let the covariance cover other parameters that are nearly as likely, in place.
+
+        Where curvature held, parameters at a distance d would cost Δχ² = d²/σ²: a σ² below d²/(1 + Δχ²) is
+        too small, and d dᵀ/(1 + Δχ²) is added.
+
+        Parameters
+        ----------
+        other : Raw
+        delta_chi2 : (n_pixels,) float64
+            χ² of `other` less this one's.
+        """
+        away = other.parameters - self.parameters
+        step = away / np.sqrt(1.0 + np.maximum(delta_chi2, 0.0))[:, None]
+        small = np.any(step**2 > np.diagonal(self.covariance, axis1=1, axis2=2), axis=1) & other.converged
+        self.covariance[small] += step[small, :, None] * step[small, None, :]
 
 
 @dataclass(frozen=True)
@@ -240,26 +265,54 @@ class Spectra:
         known[4:] = np.repeat(known[4::3], 3)
         return known
 
-    def retry(self, raw: Raw, variance: Float, prior: Prior, options: XanesOptions) -> None:
+    def retry(self, raw: Raw, variance: Float, mean: Float, prior: Prior, options: XanesOptions) -> None:
         """Further starts, edge and white line moved together, where a fit is suspicious; keep the best.
 
-        Suspicious: not converged, a negative peak, or a cost far above the median (relative, since eq. (1)
-        never describes measured spectra within their noise).
+        Suspicious: not converged, a negative peak, a white line far above the `mean`'s (p,), or a cost far
+        above the median (relative, since eq. (1) never describes measured spectra within their noise). One
+        more fit is held close to the mean: what it loses in likelihood tells how well the best is known.
         """
-        cost, peaks = raw.cost / variance, raw.parameters[:, self.model.linear[2:]]
-        suspicious = ~raw.converged | (peaks < 0).any(axis=1) | (cost > 1.6 * np.median(cost))
-        lost = np.flatnonzero(suspicious)
+        lost = np.flatnonzero(_suspicious(raw, variance, mean, self.model))
+        if not lost.size:
+            return
         part = replace(self, values=self.values[lost], root_weight=self.root_weight[lost])
-        for offset in RESTARTS_EV if lost.size else ():
-            start = np.repeat(prior[0][None], lost.size, axis=0)
+        best, noise = raw.of(lost), variance[lost]
+        for offset in RESTARTS_EV:
+            start = np.repeat(mean[None, self.model.shape], lost.size, axis=0)
             start[:, 0] += offset
             start[:, 4::2] += offset
-            again = part.solve(start, variance[lost], prior, options, 3 * options.max_iterations)
-            better = again.cost < raw.cost[lost] * np.where(
-                raw.converged[lost] | ~again.converged, 1 - 1e-6, 1.01
-            )
-            for old, new in zip(raw.arrays(), again.arrays(), strict=True):
-                old[lost[better]] = new[better]
+            again = part.solve(start, noise, prior, options, 3 * options.max_iterations)
+            better = again.cost < best.cost * np.where(best.converged | ~again.converged, 1 - 1e-6, 1.01)
+            for old, new in zip(best.arrays(), again.arrays(), strict=True):
+                old[better] = new[better]
+        held = mean_prior(self.model, mean, LEASH_EV, 1.0)
+        start = np.repeat(mean[None, self.model.shape], lost.size, axis=0)
+        leashed = part.solve(start, noise, held, options, options.max_iterations)
+        offset_cost = [
+            np.sum(strength * (found.parameters[:, self.model.shape] - centre) ** 2, axis=1)
+            for found, (centre, strength) in ((leashed, held), (best, prior))
+        ]
+        best.widen(leashed, leashed.cost / noise - offset_cost[0] - (best.cost / noise - offset_cost[1]))
+        for whole, found in zip(raw.arrays(), best.arrays(), strict=True):
+            whole[lost] = found
+
+
+def mean_prior(model: XanesModel, mean: Float, centre_eV: float, width_relative: float) -> Prior:
+    """Gaussian priors around the shapes of the mean's parameters (p,): centres in eV, widths relative."""
+    centre = mean[model.shape]
+    spread = np.where(np.arange(centre.size) % 2 == 0, centre_eV, width_relative * centre)
+    return centre, 1.0 / spread**2
+
+
+def _suspicious(raw: Raw, variance: Float, mean: Float, model: XanesModel) -> Bool:
+    cost, amplitudes = raw.cost / variance, raw.parameters[:, model.linear]
+    jump, white = amplitudes[:, [1]], amplitudes[:, 3:]
+    return (
+        ~raw.converged
+        | (amplitudes[:, 2:] < 0).any(axis=1)
+        | (white * mean[1] > HIGH_WHITE_LINE * jump * mean[model.linear[3:]]).any(axis=1)
+        | (cost > 1.6 * np.median(cost))
+    )
 
 
 def _weighted(values: Float, root_weight: Float) -> tuple[Float, Float]:
