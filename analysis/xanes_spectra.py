@@ -18,7 +18,8 @@ Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Prior = tuple[Float, Float]  # means and inverse variances of the non-linear parameters, (q,) each
 
-RESTARTS_EV = (-2.0, 0.0, 2.0)
+# further starts: edge and white line moved, pre-edge peak moved (eV), widths of peaks and edge scaled
+RESTARTS = ((-2.0, 0.0, 1.0), (0.0, -0.7, 0.5), (2.0, 0.7, 0.5))
 CHUNK = 1024  # pixels a thread takes at a time
 SIMD = 8  # columns come in multiples of this
 DETERMINED = 0.3  # largest σ of what counts as known, relative to the signal or to what the bounds allow
@@ -266,21 +267,24 @@ class Spectra:
         return known
 
     def retry(self, raw: Raw, variance: Float, mean: Float, prior: Prior, options: XanesOptions) -> None:
-        """Further starts, edge and white line moved together, where a fit is suspicious; keep the best.
+        """Further starts where a fit is suspicious; keep the best.
 
-        Suspicious: not converged, a negative peak, a white line far above the `mean`'s (p,), or a cost far
-        above the median (relative, since eq. (1) never describes measured spectra within their noise). One
-        more fit is held close to the mean: what it loses in likelihood tells how well the best is known.
+        Suspicious: not converged, at a bound, a negative peak, a white line far above the `mean`'s (p,), or
+        a cost far above the median (relative, since eq. (1) never describes measured spectra within their
+        noise). One more fit is held close to the mean: what it loses in likelihood tells how well the best
+        is known.
         """
         lost = np.flatnonzero(_suspicious(raw, variance, mean, self.model))
         if not lost.size:
             return
         part = replace(self, values=self.values[lost], root_weight=self.root_weight[lost])
         best, noise = raw.of(lost), variance[lost]
-        for offset in RESTARTS_EV:
+        for edge_shift, peak_shift, width in RESTARTS:
             start = np.repeat(mean[None, self.model.shape], lost.size, axis=0)
-            start[:, 0] += offset
-            start[:, 4::2] += offset
+            start[:, 0] += edge_shift
+            start[:, 2] += peak_shift
+            start[:, 4::2] += edge_shift
+            start[:, 1::2] *= width
             again = part.solve(start, noise, prior, options, 3 * options.max_iterations)
             better = again.cost < best.cost * np.where(best.converged | ~again.converged, 1 - 1e-6, 1.01)
             for old, new in zip(best.arrays(), again.arrays(), strict=True):
@@ -306,10 +310,12 @@ def mean_prior(model: XanesModel, mean: Float, centre_eV: float, width_relative:
 
 def _suspicious(raw: Raw, variance: Float, mean: Float, model: XanesModel) -> Bool:
     cost, amplitudes = raw.cost / variance, raw.parameters[:, model.linear]
+    shape, (_, low, high) = raw.parameters[:, model.shape], model.intervals()
     jump, white = amplitudes[:, [1]], amplitudes[:, 3:]
     return (
         ~raw.converged
         | (amplitudes[:, 2:] < 0).any(axis=1)
+        | ((shape <= low) | (shape >= high)).any(axis=1)
         | (white * mean[1] > HIGH_WHITE_LINE * jump * mean[model.linear[3:]]).any(axis=1)
         | (cost > 1.6 * np.median(cost))
     )
