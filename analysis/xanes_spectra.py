@@ -19,7 +19,7 @@ Bool = NDArray[np.bool_]
 Prior = tuple[Float, Float]  # means and inverse variances of the non-linear parameters, (q,) each
 
 # further starts: edge and white line moved, pre-edge peak moved (eV), widths of peaks and edge scaled
-RESTARTS = ((-2.0, 0.0, 1.0), (0.0, -0.7, 0.5), (2.0, 0.7, 0.5))
+RESTARTS = ((0.0, -0.7, 0.5), (-2.0, 0.0, 1.0), (2.0, 0.7, 0.5))
 CHUNK = 1024  # pixels a thread takes at a time
 SIMD = 8  # columns come in multiples of this
 DETERMINED = 0.3  # largest σ of what counts as known, relative to the signal or to what the bounds allow
@@ -267,38 +267,42 @@ class Spectra:
         return known
 
     def retry(self, raw: Raw, variance: Float, mean: Float, prior: Prior, options: XanesOptions) -> None:
-        """Further starts where a fit is suspicious; keep the best.
+        """Further starts where a fit is suspicious, the first also where it is at a bound; keep the best.
 
-        Suspicious: not converged, at a bound, a negative peak, a white line far above the `mean`'s (p,), or
-        a cost far above the median (relative, since eq. (1) never describes measured spectra within their
-        noise). One more fit is held close to the mean: what it loses in likelihood tells how well the best
-        is known.
+        Suspicious: not converged, a negative peak, a white line far above the `mean`'s (p,), or a cost far
+        above the median (relative, since eq. (1) never describes measured spectra within their noise). One
+        more fit is held close to the mean: what it loses in likelihood tells how well the best is known.
         """
-        lost = np.flatnonzero(_suspicious(raw, variance, mean, self.model))
-        if not lost.size:
-            return
-        part = replace(self, values=self.values[lost], root_weight=self.root_weight[lost])
-        best, noise = raw.of(lost), variance[lost]
+        lost, bound = _suspicious(raw, variance, mean, self.model), _at_bound(raw, self.model)
+        pixels = np.flatnonzero(lost | bound)
         for edge_shift, peak_shift, width in RESTARTS:
-            start = np.repeat(mean[None, self.model.shape], lost.size, axis=0)
-            start[:, 0] += edge_shift
-            start[:, 2] += peak_shift
-            start[:, 4::2] += edge_shift
-            start[:, 1::2] *= width
-            again = part.solve(start, noise, prior, options, 3 * options.max_iterations)
+            start = mean[self.model.shape].copy()
+            start[[0, *range(4, start.size, 2)]] += edge_shift
+            start[2:3] += peak_shift
+            start[1::2] *= width
+            again = self._part(pixels, start, variance, prior, options)
+            best = raw.of(pixels)
             better = again.cost < best.cost * np.where(best.converged | ~again.converged, 1 - 1e-6, 1.01)
-            for old, new in zip(best.arrays(), again.arrays(), strict=True):
-                old[better] = new[better]
-        held = mean_prior(self.model, mean, LEASH_EV, 1.0)
-        start = np.repeat(mean[None, self.model.shape], lost.size, axis=0)
-        leashed = part.solve(start, noise, held, options, options.max_iterations)
-        offset_cost = [
-            np.sum(strength * (found.parameters[:, self.model.shape] - centre) ** 2, axis=1)
+            for whole, new in zip(raw.arrays(), again.arrays(), strict=True):
+                whole[pixels[better]] = new[better]
+            pixels = np.flatnonzero(lost)
+        best, held = raw.of(pixels), mean_prior(self.model, mean, LEASH_EV, 1.0)
+        leashed = self._part(pixels, mean[self.model.shape], variance, held, options)
+        chi2 = [
+            found.cost / variance[pixels]
+            - np.sum(strength * (found.parameters[:, self.model.shape] - centre) ** 2, axis=1)
             for found, (centre, strength) in ((leashed, held), (best, prior))
         ]
-        best.widen(leashed, leashed.cost / noise - offset_cost[0] - (best.cost / noise - offset_cost[1]))
-        for whole, found in zip(raw.arrays(), best.arrays(), strict=True):
-            whole[lost] = found
+        best.widen(leashed, chi2[0] - chi2[1])
+        raw.covariance[pixels] = best.covariance
+
+    def _part(
+        self, pixels: NDArray[np.intp], start: Float, variance: Float, prior: Prior, options: XanesOptions
+    ) -> Raw:
+        """Fit of some pixels, all from one start (q,)."""
+        part = replace(self, values=self.values[pixels], root_weight=self.root_weight[pixels])
+        starts = np.broadcast_to(start, (pixels.size, start.size))
+        return part.solve(starts, variance[pixels], prior, options, 2 * options.max_iterations)
 
 
 def mean_prior(model: XanesModel, mean: Float, centre_eV: float, width_relative: float) -> Prior:
@@ -310,15 +314,18 @@ def mean_prior(model: XanesModel, mean: Float, centre_eV: float, width_relative:
 
 def _suspicious(raw: Raw, variance: Float, mean: Float, model: XanesModel) -> Bool:
     cost, amplitudes = raw.cost / variance, raw.parameters[:, model.linear]
-    shape, (_, low, high) = raw.parameters[:, model.shape], model.intervals()
     jump, white = amplitudes[:, [1]], amplitudes[:, 3:]
     return (
         ~raw.converged
         | (amplitudes[:, 2:] < 0).any(axis=1)
-        | ((shape <= low) | (shape >= high)).any(axis=1)
         | (white * mean[1] > HIGH_WHITE_LINE * jump * mean[model.linear[3:]]).any(axis=1)
         | (cost > 1.6 * np.median(cost))
     )
+
+
+def _at_bound(raw: Raw, model: XanesModel) -> Bool:
+    shape, (_, low, high) = raw.parameters[:, model.shape], model.intervals()
+    return ((shape <= low) | (shape >= high)).any(axis=1)
 
 
 def _weighted(values: Float, root_weight: Float) -> tuple[Float, Float]:
