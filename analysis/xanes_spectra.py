@@ -23,9 +23,7 @@ RESTARTS = ((0.0, -0.7, 0.5), (-2.0, 0.0, 1.0), (2.0, 0.7, 0.5))
 CHUNK = 1024  # pixels a thread takes at a time
 SIMD = 8  # columns come in multiples of this
 DETERMINED = 0.3  # largest σ of what counts as known, relative to the signal or to what the bounds allow
-HIGH_WHITE_LINE = (
-    2.0  # times the mean's white line, per edge jump: edge and white line may have changed places
-)
+HIGH_WHITE_LINE = (2.0, 0.8)  # heights above both, times the mean's and in edge jumps, are high
 LEASH_EV = 2.0  # centres of a fit that is held close to the mean's
 PHASE_BACKGROUND = 2  # of the phase alone: an offset and a slope
 
@@ -66,6 +64,13 @@ class Raw:
     def of(self, pixels: NDArray[np.intp]) -> Raw:
         """A copy for some pixels."""
         return Raw(*(array[pixels] for array in self.arrays()))
+
+    def keep_better(self, pixels: NDArray[np.intp], again: Raw) -> None:
+        """Take other fits of some pixels where they cost less, or converged and hardly cost more."""
+        cost, converged = self.cost[pixels], self.converged[pixels]
+        better = again.cost < cost * np.where(converged | ~again.converged, 1 - 1e-6, 1.01)
+        for old, new in zip(self.arrays(), again.arrays(), strict=True):
+            old[pixels[better]] = new[better]
 
     def widen(self, other: Raw, delta_chi2: Float) -> None:
         """Let the covariance cover other parameters that are nearly as likely, in place.
@@ -269,28 +274,30 @@ class Spectra:
     def retry(self, raw: Raw, variance: Float, mean: Float, prior: Prior, options: XanesOptions) -> None:
         """Further starts where a fit is suspicious, the first also where it is at a bound; keep the best.
 
-        Suspicious: not converged, a negative peak, a white line far above the `mean`'s (p,), or a cost far
-        above the median (relative, since eq. (1) never describes measured spectra within their noise). One
-        more fit is held close to the mean: what it loses in likelihood tells how well the best is known.
+        Suspicious: not converged, a negative peak, a white line far above that of the `mean` (p,), or a cost
+        far above the median (relative, since eq. (1) never describes measured spectra within their noise).
+        Where the white line stays high, edge and white line may have changed places: one more fit is held
+        close to the mean, and what it loses in likelihood tells how well the best is known.
         """
-        lost, bound = _suspicious(raw, variance, mean, self.model), _at_bound(raw, self.model)
-        pixels = np.flatnonzero(lost | bound)
+        shape = self.model.shape
+        slow = np.flatnonzero(~raw.converged)
+        again = self._part(slow, raw.parameters[slow][:, shape], variance, prior, options)
+        raw.keep_better(slow, again)
+        lost = _suspicious(raw, variance) | _high_white_line(raw, mean, self.model)
+        pixels = np.flatnonzero(lost | _at_bound(raw, self.model))
         for edge_shift, peak_shift, width in RESTARTS:
-            start = mean[self.model.shape].copy()
+            start = mean[shape].copy()
             start[[0, *range(4, start.size, 2)]] += edge_shift
             start[2:3] += peak_shift
             start[1::2] *= width
-            again = self._part(pixels, start, variance, prior, options)
-            best = raw.of(pixels)
-            better = again.cost < best.cost * np.where(best.converged | ~again.converged, 1 - 1e-6, 1.01)
-            for whole, new in zip(raw.arrays(), again.arrays(), strict=True):
-                whole[pixels[better]] = new[better]
+            raw.keep_better(pixels, self._part(pixels, start, variance, prior, options))
             pixels = np.flatnonzero(lost)
+        pixels = np.flatnonzero(_high_white_line(raw, mean, self.model))
         best, held = raw.of(pixels), mean_prior(self.model, mean, LEASH_EV, 1.0)
-        leashed = self._part(pixels, mean[self.model.shape], variance, held, options)
+        leashed = self._part(pixels, mean[shape], variance, held, options)
         chi2 = [
             found.cost / variance[pixels]
-            - np.sum(strength * (found.parameters[:, self.model.shape] - centre) ** 2, axis=1)
+            - np.sum(strength * (found.parameters[:, shape] - centre) ** 2, axis=1)
             for found, (centre, strength) in ((leashed, held), (best, prior))
         ]
         best.widen(leashed, chi2[0] - chi2[1])
@@ -299,10 +306,10 @@ class Spectra:
     def _part(
         self, pixels: NDArray[np.intp], start: Float, variance: Float, prior: Prior, options: XanesOptions
     ) -> Raw:
-        """Fit of some pixels, all from one start (q,)."""
+        """Fit of some pixels, from one start (q,) or one each (n, q), with three times the iterations."""
         part = replace(self, values=self.values[pixels], root_weight=self.root_weight[pixels])
-        starts = np.broadcast_to(start, (pixels.size, start.size))
-        return part.solve(starts, variance[pixels], prior, options, 2 * options.max_iterations)
+        starts = np.broadcast_to(start, (pixels.size, start.shape[-1]))
+        return part.solve(starts, variance[pixels], prior, options, 3 * options.max_iterations)
 
 
 def mean_prior(model: XanesModel, mean: Float, centre_eV: float, width_relative: float) -> Prior:
@@ -312,15 +319,19 @@ def mean_prior(model: XanesModel, mean: Float, centre_eV: float, width_relative:
     return centre, 1.0 / spread**2
 
 
-def _suspicious(raw: Raw, variance: Float, mean: Float, model: XanesModel) -> Bool:
-    cost, amplitudes = raw.cost / variance, raw.parameters[:, model.linear]
-    jump, white = amplitudes[:, [1]], amplitudes[:, 3:]
-    return (
-        ~raw.converged
-        | (amplitudes[:, 2:] < 0).any(axis=1)
-        | (white * mean[1] > HIGH_WHITE_LINE * jump * mean[model.linear[3:]]).any(axis=1)
-        | (cost > 1.6 * np.median(cost))
-    )
+def _suspicious(raw: Raw, variance: Float) -> Bool:
+    cost, peaks = raw.cost / variance, raw.parameters[:, 4::3]
+    return ~raw.converged | (peaks < 0).any(axis=1) | (cost > 1.6 * np.median(cost))
+
+
+def _high_white_line(raw: Raw, mean: Float, model: XanesModel) -> Bool:
+    """Where a Lorentzian after the first is far higher, per edge jump, than in the mean's parameters (p,)."""
+    high, jump = np.zeros(len(raw.cost), dtype=np.bool_), raw.parameters[:, 1]
+    for amplitude in model.linear[3:]:
+        usual = mean[amplitude] / mean[1] if mean[1] > 0 else 0.0
+        limit = max(HIGH_WHITE_LINE[0] * usual, HIGH_WHITE_LINE[1])
+        high |= raw.parameters[:, amplitude] > limit * jump
+    return high
 
 
 def _at_bound(raw: Raw, model: XanesModel) -> Bool:
