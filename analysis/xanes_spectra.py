@@ -336,7 +336,8 @@ def _high_white_line(raw: Raw, mean: Float, model: XanesModel) -> Bool:
 
 def _at_bound(raw: Raw, model: XanesModel) -> Bool:
     shape, (_, low, high) = raw.parameters[:, model.shape], model.intervals()
-    return ((shape <= low) | (shape >= high)).any(axis=1)
+    stuck: Bool = np.logical_or(shape <= low, shape >= high)
+    return np.asarray(stuck.any(axis=1))
 
 
 def _weighted(values: Float, root_weight: Float) -> tuple[Float, Float]:

@@ -151,8 +151,8 @@ def test_the_fit_before_is_where_the_next_one_starts(monkeypatch):
     before[first.pixels] = np.where(first.fit.converged[:, None], first.fit.parameters, np.nan)
     np.testing.assert_array_equal(starts[1], before[~moved])
     fresh = interpret(replace(whole, vacuum=moved), RECIPE, "V", "K")
-    # without a white line in these spectra some have two minima of the same depth
-    assert np.mean(second.fit.chi2) == pytest.approx(np.mean(fresh.fit.chi2), rel=0.01)
+    # without a white line in these spectra many have several minima: a warm start finds as good ones
+    assert np.mean(second.fit.chi2) < 1.01 * np.mean(fresh.fit.chi2)
 
 
 def test_phase_can_be_fitted_too():
