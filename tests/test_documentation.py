@@ -62,7 +62,8 @@ def test_every_command_exists():
         elif name == "python":
             script, *options = arguments
             source = (ROOT / script).read_text()
-            assert all(f'"{option}"' in source for option in options), (script, options)
+            named = [option for option in options if option.startswith("--")]
+                assert all(f'"{option}"' in source for option in named), (script, named)
         else:
             pytest.fail(f"{command}: not known to this test")
     assert seen == {"make", "ptychrome", "ipython", "python"}
