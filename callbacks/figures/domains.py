@@ -16,7 +16,7 @@ from ptychrome.callbacks.results import Revision
 
 
 def chords_of(revisions: Sequence[Revision]) -> Chords:
-    """Chords of the domains of several particles together; seams that are not resolved count as no domains."""
+    """Chords of the domains of several particles together, without seams that are not resolved."""
     labels = [(each.arrays["clusters/label"], View.of(each).pixel_m) for each in revisions]
     parts = [chords(resolved(label, pixel_m), pixel_m) for label, pixel_m in labels]
     return Chords(
