@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ptychrome.analysis.domains import Chords, chords
+from ptychrome.analysis.domains import Chords, chords, resolved
 from ptychrome.callbacks.figures.images import View, frame_plot
 from ptychrome.callbacks.figures.layout import page, place
 from ptychrome.callbacks.figures.states import draw_bars
@@ -16,8 +16,9 @@ from ptychrome.callbacks.results import Revision
 
 
 def chords_of(revisions: Sequence[Revision]) -> Chords:
-    """Chords of the domains of several particles together."""
-    parts = [chords(each.arrays["clusters/label"], View.of(each).pixel_m) for each in revisions]
+    """Chords of the domains of several particles together, without seams that are not resolved."""
+    labels = [(each.arrays["clusters/label"], View.of(each).pixel_m) for each in revisions]
+    parts = [chords(resolved(label, pixel_m), pixel_m) for label, pixel_m in labels]
     return Chords(
         *(
             np.concatenate([getattr(part, name) for part in parts])

@@ -57,10 +57,10 @@ CAPTIONS = {
     ),
     "domains": (
         "Sizes of the domains",
-        "Lengths of straight lines along rows and columns within one state. Left: chords that end at "
-        "other states on both sides. Right: mean chord, free of the particle's outline (twice the length "
-        "over the borders crossed), with the standard error over particles. Lengths below two resolution "
-        "elements say little.",
+        "Lengths of straight lines along rows and columns within one state; parts narrower than 90 nm "
+        "count with the domain beside them. Left: chords that end at other states on both sides. Right: "
+        "mean chord, free of the particle's outline (twice the length over the borders crossed), with the"
+        " standard error over particles. Lengths below two resolution elements say little.",
     ),
     "densities": (
         "Densities, {group}",

@@ -125,6 +125,12 @@ def test_a_revision_says_how_it_was_made(twin_run):
     assert attributes["raw_uid"] == twin_run[0][1]["uid"]
     assert (attributes["energies_done"], attributes["energies_planned"]) == (1, 6)
     assert attributes["software"].startswith("ptychrome ")
+    assert (attributes["element"], attributes["edge"], attributes["preparation"]) == ("V", "K", "")
+
+
+def test_the_preparation_is_what_the_start_document_says(twin_run):
+    start = {**twin_run[0][1], "preparation": "delithiated"}
+    assert RunAnalysis.from_start(start, RECIPE).revision(()).attributes["preparation"] == "delithiated"
 
 
 def test_a_run_without_a_name_goes_by_its_uid(twin_run):
