@@ -63,7 +63,7 @@ def test_every_command_exists():
             script, *options = arguments
             source = (ROOT / script).read_text()
             named = [option for option in options if option.startswith("--")]
-                assert all(f'"{option}"' in source for option in named), (script, named)
+            assert all(f'"{option}"' in source for option in named), (script, named)
         else:
             pytest.fail(f"{command}: not known to this test")
     assert seen == {"make", "ptychrome", "ipython", "python"}
