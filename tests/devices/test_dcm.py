@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ptychrome.devices.dcm import bragg_angle_deg, bragg_energy_eV
+from ptychrome.devices.bragg import bragg_angle_deg, bragg_energy_eV, fixed_exit_gap_mm
 from ptychrome.devices.simulated import SimulatedDCM
 
 

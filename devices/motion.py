@@ -1,0 +1,84 @@
+"""Axes that arrive where they are sent, or say why not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ophyd import DeviceStatus
+from ophyd.positioner import PositionerBase
+from ophyd.status import StatusBase
+from ophyd.utils import DisconnectedError, StatusTimeoutError
+
+
+class MotionError(RuntimeError):
+    """An axis that does not stand where it should; the message names axis, target and position."""
+
+
+class CheckedMove(DeviceStatus):
+    """Done with a move, if nothing is wrong then; failed with a `MotionError` otherwise.
+
+    Parameters
+    ----------
+    move : status
+        Of the motion itself.
+    complaint : callable
+        ``complaint(error)`` says what is wrong, or None; `error` is the exception of the move, if any.
+    """
+
+    def __init__(self, device: Any, move: StatusBase, complaint: Callable[[Exception | None], str | None]):
+        super().__init__(device)
+        self.excused = False  # stopped on purpose: wherever the axis stands is right
+        self._complaint = complaint
+        if hasattr(move, "watch"):
+            self.watch = move.watch  # for progress bars
+        move.add_callback(self._moved)
+
+    def _moved(self, move: StatusBase) -> None:
+        error = move.exception()
+        wrong = None if self.excused else self._complaint(error)
+        if wrong is None:
+            self.set_finished()
+        else:
+            self.set_exception(MotionError(wrong))
+
+
+class Arriving:
+    """Mix-in for positioners: `set` fails with a clear message unless the axis arrives.
+
+    Attributes
+    ----------
+    tolerance : float
+        How far from its target an axis may stand when it is done, in its own units.
+    """
+
+    tolerance = math.inf
+    _move: CheckedMove | None = None
+
+    def set(self, position: Any, **kwargs: Any) -> CheckedMove:
+        """Move; the status fails with a `MotionError` that says what is wrong."""
+        move = super().set(position, **kwargs)  # type: ignore[misc]
+        self._move = CheckedMove(self, move, lambda error: self.complaint(position, error))
+        return self._move
+
+    def stop(self, *, success: bool = False) -> None:
+        """Stop where it is; with ``success=True`` (a pause) the motion counts as done."""
+        if self._move is not None:
+            self._move.excused = success
+        try:
+            super().stop(success=success)  # type: ignore[misc]
+        except DisconnectedError:  # nobody there to be stopped; whoever waits need not wait on
+            PositionerBase.stop(self, success=success)
+
+    def complaint(self, target: Any, error: Exception | None = None) -> str | None:
+        """What is wrong with an axis that is done moving to `target`; None: nothing."""
+        name, position = self.name, self.position  # type: ignore[attr-defined]
+        if isinstance(error, StatusTimeoutError):
+            return f"{name} did not arrive at {target:.9g} in time ({self.timeout:g} s); it stands at {position:.9g}"  # type: ignore[attr-defined]  # noqa: E501
+        if not abs(position - target) <= self.tolerance:
+            return (
+                f"{name} stopped at {position:.9g} on its way to {target:.9g} (tolerance {self.tolerance:g}); "
+                "a stalled motor, an interlock, or somebody stopped it"
+            )
+        return f"{name} failed on its way to {target:.9g}: {error}" if error else None
