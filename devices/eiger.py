@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,27 +16,10 @@ from ophyd import Signal
 
 from ptychrome.devices.assets import FrameAssets
 from ptychrome.devices.clock import Clock
+from ptychrome.devices.detector_model import DetectorModel
 from ptychrome.devices.file_detector import FileDetector
 from ptychrome.devices.frame_file import DATA_DATASET, MASK_DATASET, FrameFile
 from ptychrome.devices.signals import Quantity
-
-
-class DetectorModel(Protocol):
-    """The fixed properties of a detector (the twin's ``detector``).
-
-    ``mask``: (ny, nx) uint32, 0 = good. Masked and saturated pixels read ``2**bit_depth - 1``.
-    """
-
-    @property
-    def shape(self) -> tuple[int, int]: ...
-    @property
-    def pixel_size_m(self) -> tuple[float, float]: ...
-    @property
-    def distance_m(self) -> float: ...
-    @property
-    def mask(self) -> NDArray[np.uint32]: ...
-    @property
-    def bit_depth(self) -> int: ...
 
 
 class SimulatedEiger(FileDetector):

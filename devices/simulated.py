@@ -20,7 +20,8 @@ from ophyd import Device, DeviceStatus, Signal, SoftPositioner
 from ptychrome.devices.bragg import bragg_angle_deg, fixed_exit_gap_mm
 from ptychrome.devices.clock import Clock
 from ptychrome.devices.dcm import DCM, EXIT_OFFSET_MM
-from ptychrome.devices.eiger import DetectorModel, SimulatedEiger
+from ptychrome.devices.detector_model import DetectorModel
+from ptychrome.devices.eiger import SimulatedEiger
 from ptychrome.devices.file_detector import Companions
 from ptychrome.devices.shutter import Shutter
 from ptychrome.devices.signals import Quantity
