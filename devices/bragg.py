@@ -32,7 +32,7 @@ def bragg_energy_eV(angle_deg: float, spacing_angstrom: float = SI_111_SPACING_A
 
 
 def fixed_exit_gap_mm(angle_deg: float, exit_offset_mm: float) -> float:
-    """Distance of the crystals' surfaces [mm] at which the beam leaves `exit_offset_mm` above where it came in.
+    """Distance of the crystals' surfaces [mm] at which the beam leaves `exit_offset_mm` above its old path.
 
     g = h / (2 cos θ); the beam is deflected by 2θ twice.
     """

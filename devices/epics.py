@@ -49,25 +49,26 @@ class PiezoAxis(Arriving, PVPositionerPC):
     Parameters
     ----------
     readback_suffix : str
-        What follows the prefix in the name of the readback record.
+        What follows the prefix in the name of the readback record; default that of the stage, or ``_RBV``.
     tolerance : float
         See `Arriving`.
     """
 
     setpoint = Cpt(EpicsSignal, "", limits=True, kind="omitted")
-    readback = FCpt(EpicsSignalRO, "{prefix}{_readback_suffix}", kind="hinted")
+    readback = FCpt(EpicsSignalRO, "{prefix}{readback_suffix}", kind="hinted")
 
     def __init__(
         self,
         prefix: str = "",
         *,
-        readback_suffix: str = "_RBV",
+        readback_suffix: str | None = None,
         tolerance: float = Arriving.tolerance,
+        parent: Any = None,
         **kwargs: Any,
     ) -> None:
-        self._readback_suffix = readback_suffix
+        self.readback_suffix = readback_suffix or getattr(parent, "readback_suffix", "_RBV")
         self._puts = 0
-        super().__init__(prefix, **kwargs)
+        super().__init__(prefix, parent=parent, **kwargs)
         self.tolerance = tolerance
         self.readback.name = self.name
 
@@ -148,8 +149,10 @@ class EpicsDCM(DCM):
 class _Stage(Device):
     """Where the records of a stage are, common to both kinds of it."""
 
-    def __init__(self, prefix: str = "", *, x: str = "X", y: str = "Y", **kwargs: Any) -> None:
-        self._x, self._y = x, y
+    def __init__(
+        self, prefix: str = "", *, x: str = "X", y: str = "Y", readback_suffix: str = "_RBV", **kwargs: Any
+    ) -> None:
+        self._x, self._y, self.readback_suffix = x, y, readback_suffix
         super().__init__(prefix, **kwargs)
 
 
@@ -202,6 +205,10 @@ class EpicsIonChamber(EpicsMonitor):
 
 class EpicsRingCurrent(EpicsMonitor):
     """Current of the storage ring, mA."""
+
+
+class EpicsFrontEnd(EpicsMonitor):
+    """The front end's state: 0 while it is closed."""
 
 
 class EpicsShutter(Shutter):

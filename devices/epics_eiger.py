@@ -228,8 +228,8 @@ class EpicsEiger(FileDetector):
         fits = row + site.shape[0] <= camera[0] and column + site.shape[1] <= camera[1]
         if not fits or (site.roi_origin is None and tuple(site.shape) != camera):
             raise DetectorError(
-                f"{self.name} has frames of {camera[0]} × {camera[1]} pixels; the settings expect {site.shape} "
-                f"at {site.roi_origin or 'its origin'}: correct shape or roi_origin"
+                f"{self.name} has frames of {camera[0]} × {camera[1]} pixels; the settings expect "
+                f"{site.shape} at {site.roi_origin or 'its origin'}: correct shape or roi_origin"
             )
 
     def _put_and_see(self, signal: EpicsSignalWithRBV, value: int, what: str) -> None:
@@ -269,8 +269,8 @@ class EpicsEiger(FileDetector):
             # which frame belongs to which position can no longer be told: nothing more goes to this file
             self._lost = (
                 f"{self.name}: {written} frames in the file after {wanted} triggers ({limit_s:g} s after the "
-                "last); a frame was lost, or something else triggers. The frames so far are good; look at the "
-                "detector and its DroppedArrays, then scan again"
+                "last); a frame was lost, or something else triggers. The frames so far are good; look at "
+                "the detector and its DroppedArrays, then scan again"
             )
             raise DetectorError(self._lost)
         self._triggered = wanted

@@ -78,7 +78,7 @@ class Arriving:
             return f"{name} did not arrive at {target:.9g} in time ({self.timeout:g} s); it stands at {position:.9g}"  # type: ignore[attr-defined]  # noqa: E501
         if not abs(position - target) <= self.tolerance:
             return (
-                f"{name} stopped at {position:.9g} on its way to {target:.9g} (tolerance {self.tolerance:g}); "
-                "a stalled motor, an interlock, or somebody stopped it"
+                f"{name} stopped at {position:.9g} on its way to {target:.9g} "
+                f"(tolerance {self.tolerance:g}): a stalled motor, an interlock, or somebody stopped it"
             )
         return f"{name} failed on its way to {target:.9g}: {error}" if error else None

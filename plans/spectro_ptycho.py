@@ -144,9 +144,7 @@ def spectro_ptycho(
 
     def whole() -> MsgGenerator[str]:
         yield from bps.mv(detector.exposure_time, exposure_s)
-        yield from bps.mv(
-            axes.energy, energies[0]
-        )  # a detector may set its threshold by it when it is staged
+        yield from bps.mv(axes.energy, energies[0])  # when staged, a detector sets its threshold by it
         return (yield from scan_all())
 
     return (yield from bpp.finalize_wrapper(whole(), leave_dark))

@@ -12,14 +12,14 @@ from bluesky import RunEngine
 from ptychrome.callbacks.progress import Status
 from ptychrome.profiles.runs import describe
 from ptychrome.profiles.session import DOCUMENTS, Session, open_session
-from ptychrome.profiles.settings import TwinSessionSettings, load_recipe
+from ptychrome.profiles.settings import SessionSettings, load_recipe
 from ptychrome.schema import RESULT_ROOT, START_KEY
 
 if TYPE_CHECKING:
     from bluesky.callbacks.best_effort import BestEffortCallback
 
 
-def start_session(settings: TwinSessionSettings) -> Session:
+def start_session(settings: SessionSettings) -> Session:
     """Open a session that says little and ends in order when Python does.
 
     It prints the address of the results, a line when a run starts, one when its analysis is finished, and

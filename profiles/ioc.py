@@ -1,4 +1,4 @@
-"""``ptychrome ioc``: the simulated beamline behind Channel Access, in the foreground or as a child process."""
+"""``ptychrome ioc``: the simulated beamline behind Channel Access, in the foreground or as a child."""
 
 from __future__ import annotations
 

@@ -17,19 +17,11 @@ from ptychrome.profiles.errors import UserError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class TwinSessionSettings(BaseModel):
-    """Settings of ``profile_twin``; every key has a default.
+class SessionSettings(BaseModel):
+    """Settings that every session has; every key has a default.
 
     Attributes
     ----------
-    sample : str
-        Particle on the stage: P1–P3, D1–D3, LiVO2 or LiVO3.
-    seed : int
-        Of everything random.
-    clock : float
-        Wall seconds per physical second of motion and exposure; 0 does not wait, 1 is real time.
-    frame_pixels : int
-        Rows and columns of a frame.
     directory : Path
         Where frames, documents and results go.
     recipe : str
@@ -42,14 +34,31 @@ class TwinSessionSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sample: str = "P1"
-    seed: int = 0
-    clock: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    frame_pixels: Annotated[int, Field(ge=32, le=1024)] = 128
     directory: Path = Path("ptychrome-results")
     recipe: str = "live"
     workers: Annotated[int, Field(ge=1)] | None = None
     tiled_port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+class TwinSessionSettings(SessionSettings):
+    """Settings of ``profile_twin``, beside those of `SessionSettings`; every key has a default.
+
+    Attributes
+    ----------
+    sample : str
+        Particle on the stage: P1–P3, D1–D3, LiVO2 or LiVO3.
+    seed : int
+        Of everything random.
+    clock : float
+        Wall seconds per physical second of motion and exposure; 0 does not wait, 1 is real time.
+    frame_pixels : int
+        Rows and columns of a frame.
+    """
+
+    sample: str = "P1"
+    seed: int = 0
+    clock: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    frame_pixels: Annotated[int, Field(ge=32, le=1024)] = 128
 
 
 def read_settings(path: Path, model: type[Model]) -> Model:

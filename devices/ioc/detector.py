@@ -229,9 +229,8 @@ class EigerRecords:
         if state == "Capture":
             await self._captured.post(0)
             await self._message.post("")
-            name = self._template.value.replace(
-                "%s%s", f"{self._directory.value.rstrip('/')}/{self._file_name.value}"
-            )
+            folder = self._directory.value.rstrip("/")
+            name = self._template.value.replace("%s%s", f"{folder}/{self._file_name.value}")
             await self._full_name.post(name)
         file, self._file = self._file, None
         if file is not None:

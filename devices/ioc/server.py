@@ -21,14 +21,13 @@ from ptychrome.devices.ioc.detector import EigerRecords, Exposure
 
 HOST = "127.0.0.1"
 HOME_DEG = bragg_angle_deg(5420.0)
+BRAGG = AxisModel("deg", velocity=0.05, settle_s=0.5, start=HOME_DEG, limits=(3.0, 60.0), precision=7)
 STAGE = AxisModel("m", velocity=20e-6, settle_s=0.005, limits=(-50e-6, 50e-6), precision=10)
 MIRROR_PITCH = AxisModel("mrad", velocity=0.1, start=4.0)
 MIRROR_BEND = AxisModel("N", velocity=1.0, start=20.0)
 MIRROR_STRIPE = AxisModel("mm", velocity=1.0)
 MOTORS = {
-    "DCM:Bragg": AxisModel(
-        "deg", velocity=0.05, settle_s=0.5, start=HOME_DEG, limits=(3.0, 60.0), precision=7
-    ),
+    "DCM:Bragg": BRAGG,
     "DCM:Gap": AxisModel("mm", velocity=0.1, start=fixed_exit_gap_mm(HOME_DEG, 20.0), limits=(5.0, 30.0)),
     "DCM:Pitch": AxisModel("urad", velocity=10.0),
     **{f"KB:{mirror}:Pitch": MIRROR_PITCH for mirror in "VH"},
@@ -45,8 +44,8 @@ class SimulatedIOC:
     ``Stage:Y``; ``I0``, ``Ring:Current``, ``FrontEnd:Open``, ``Shutter``; the detector below ``Eiger:``.
     On request, below ``Sim:``: ``Sample`` mounts another sample; ``Dump`` loses the beam; ``Stall`` and
     ``Limit`` take the name of an axis whose next motion fails half-way; ``DropFrames`` loses as many
-    frames; ``Hang`` makes the detector deaf; ``Clock`` is the pace (0: nothing takes time); ``Offline`` takes a part of the prefix: records that begin
-    with it disconnect until it is set to something else.
+    frames; ``Hang`` makes the detector deaf; ``Clock`` is the pace (0: nothing takes time); ``Offline``
+    takes the beginning of names below the prefix: such records disconnect until it is set to something else.
 
     Parameters
     ----------
