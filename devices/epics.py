@@ -11,6 +11,7 @@ from typing import Any
 from ophyd import Component as Cpt
 from ophyd import Device, DeviceStatus, EpicsMotor, EpicsSignal, EpicsSignalRO, PseudoSingle, PVPositionerPC
 from ophyd import FormattedComponent as FCpt
+from ophyd.positioner import PositionerBase
 
 from ptychrome.devices.dcm import DCM, EXIT_OFFSET_MM
 from ptychrome.devices.motion import Arriving
@@ -27,6 +28,7 @@ class Motor(Arriving, EpicsMotor):
     """
 
     user_setpoint = Cpt(EpicsSignal, ".VAL", limits=True, auto_monitor=True, kind="omitted")
+    hints = PositionerBase.hints  # as the kind of the whole axis says; ophyd's would plot every motor
 
     def __init__(self, *args: Any, tolerance: float = Arriving.tolerance, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -119,9 +121,9 @@ class EpicsDCM(DCM):
         Seconds to wait after a motion.
     """
 
-    bragg = FCpt(Motor, "{prefix}{_bragg}")
-    gap = FCpt(Motor, "{prefix}{_gap}")
-    pitch = FCpt(Motor, "{prefix}{_pitch}")
+    bragg = FCpt(Motor, "{prefix}{_bragg}", kind="normal")
+    gap = FCpt(Motor, "{prefix}{_gap}", kind="normal")
+    pitch = FCpt(Motor, "{prefix}{_pitch}", kind="normal")
     energy = Cpt(Energy, egu="eV", limits=(2100.0, 30000.0), kind="hinted")
 
     def __init__(
@@ -181,12 +183,12 @@ class EpicsMotorStage(_Stage):
 class EpicsKB(Device):
     """Kirkpatrick–Baez mirrors: pitch (mrad), bend (N or as the records have it) and stripe (mm) of each."""
 
-    vertical_pitch = Cpt(Motor, "V:Pitch")
-    vertical_bend = Cpt(Motor, "V:Bend")
-    vertical_stripe = Cpt(Motor, "V:Stripe")
-    horizontal_pitch = Cpt(Motor, "H:Pitch")
-    horizontal_bend = Cpt(Motor, "H:Bend")
-    horizontal_stripe = Cpt(Motor, "H:Stripe")
+    vertical_pitch = Cpt(Motor, "V:Pitch", kind="normal")
+    vertical_bend = Cpt(Motor, "V:Bend", kind="normal")
+    vertical_stripe = Cpt(Motor, "V:Stripe", kind="normal")
+    horizontal_pitch = Cpt(Motor, "H:Pitch", kind="normal")
+    horizontal_bend = Cpt(Motor, "H:Bend", kind="normal")
+    horizontal_stripe = Cpt(Motor, "H:Stripe", kind="normal")
 
 
 class EpicsMonitor(Device):

@@ -26,7 +26,7 @@ class ChannelAccessSettings(_Section):
     Attributes
     ----------
     addresses : tuple of str
-        For ``EPICS_CA_ADDR_LIST``, with ``:port`` where it is not 5064; empty leaves the environment as it is.
+        For ``EPICS_CA_ADDR_LIST``, with ``:port`` where it is not 5064; empty: as the environment has it.
     broadcast : bool
         Whether to search the local networks too (``EPICS_CA_AUTO_ADDR_LIST``).
     connect_s : float
@@ -132,7 +132,7 @@ class BeamlineSettings(SessionSettings):
     Attributes
     ----------
     tiled_uri : str or None
-        A Tiled server of the facility's (its key in the variable TILED_API_KEY); None: one of the session's own.
+        A Tiled server of the facility's (its key in the variable TILED_API_KEY); None: one of our own.
     kb : str
         Prefix of the mirrors' records.
     i0, ring_current, shutter : str

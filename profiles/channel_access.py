@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -26,7 +27,5 @@ def prepare_channel_access(settings: ChannelAccessSettings) -> None:
         os.environ |= wanted
     from ophyd.signal import EpicsSignalBase
 
-    try:
+    with contextlib.suppress(RuntimeError):  # signals exist already, with the defaults they have
         EpicsSignalBase.set_defaults(timeout=settings.timeout_s, connection_timeout=settings.timeout_s)
-    except RuntimeError:  # signals exist already, with the defaults they have
-        pass
