@@ -52,12 +52,8 @@ class Beamline:
     @property
     def scanned(self) -> list[EpicsSignalBase]:
         """Signals without which a scan cannot go on."""
-        axes = (
-            self.dcm.bragg.user_readback,
-            self.dcm.gap.user_readback,
-            *map(_readback, (self.stage.x, self.stage.y)),
-        )
-        others = (self.eiger.hdf1.num_captured, self.i0.value, self.ring_current.value, self.shutter.is_open)
+        axes = map(_readback, (self.dcm.bragg, self.dcm.gap, self.stage.x, self.stage.y))
+        others = (self.eiger.total, self.i0.value, self.ring_current.value, self.shutter.is_open)
         return [*axes, *others]
 
     def wait(self, timeout_s: float) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """A simulated beamline behind Channel Access for the tests that need one, at a port of this run alone."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,20 @@ PORT, PREFIX = free_port(), f"T{os.getpid()}:"
 PATIENCE_S = 60.0  # for what must happen; only a test that fails waits so long
 FRAME_PIXELS = 48
 os.environ |= client_environment(PORT)  # libca reads it when ophyd is imported
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], bool], str], None]:
+    """``until(condition, what)`` looks until it is so."""
+
+    def wait_until(condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            if time.monotonic() > end:
+                raise TimeoutError(f"waited {PATIENCE_S:g} s in vain for {what}")
+            time.sleep(0.02)
+
+    return wait_until
 
 
 @pytest.fixture(scope="session")

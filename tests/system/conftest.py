@@ -1,6 +1,5 @@
 """A small real scan that tests can interrupt between energies, and what to check afterwards."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,6 @@ RECIPE = {
     # so few sweeps leave much noise; the maps are to be there, not to be good
     "chemistry": {"mask": {"min_snr": 1.0, "max_sigma_eV": 20.0, "floor_snr": 1.0}},
 }
-PATIENCE_S = 60.0  # for what must happen; only a test that fails waits so long
 
 
 @dataclass
@@ -72,20 +70,6 @@ class Scan:
             frames.sum(axis=(1, 2), where=~(masked | saturated), dtype=np.uint64), totals
         )
         return path
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Look until it is so."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited {PATIENCE_S:g} s in vain for {what}")
-        time.sleep(0.02)
-
-
-@pytest.fixture(scope="session")
-def until() -> Callable[[Callable[[], bool], str], None]:
-    return wait_until
 
 
 @pytest.fixture(scope="session")
