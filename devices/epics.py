@@ -12,10 +12,13 @@ from ophyd import Component as Cpt
 from ophyd import Device, DeviceStatus, EpicsMotor, EpicsSignal, EpicsSignalRO, PseudoSingle, PVPositionerPC
 from ophyd import FormattedComponent as FCpt
 from ophyd.positioner import PositionerBase
+from ophyd.status import StatusBase, SubscriptionStatus
 
 from ptychrome.devices.dcm import DCM, EXIT_OFFSET_MM
 from ptychrome.devices.motion import Arriving
 from ptychrome.devices.shutter import Shutter
+
+REST_S = 10.0  # a motor that was stopped rests by then
 
 
 class Motor(Arriving, EpicsMotor):
@@ -33,6 +36,19 @@ class Motor(Arriving, EpicsMotor):
     def __init__(self, *args: Any, tolerance: float = Arriving.tolerance, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.tolerance = tolerance
+        self._stopped = False
+
+    def move(self, position: float, wait: bool = True, **kwargs: Any) -> StatusBase:
+        """Move; right after a stop only when the motor has come to rest, which would pass for the arrival."""
+        if self._stopped:
+            SubscriptionStatus(self.motor_done_move, lambda value, **_: value == 1).wait(timeout=REST_S)
+            self._stopped = False
+        return super().move(position, wait=wait, **kwargs)
+
+    def stop(self, *, success: bool = False) -> None:
+        """See `Arriving.stop`."""
+        self._stopped = True
+        super().stop(success=success)
 
     def complaint(self, target: float, error: Exception | None = None) -> str | None:
         """As `Arriving.complaint`, and whether it stands at a limit switch."""
@@ -135,7 +151,7 @@ class EpicsDCM(DCM):
         pitch: str = "Pitch",
         energy_tolerance_eV: float = 0.05,
         bragg_tolerance_deg: float = 2e-4,
-        gap_tolerance_mm: float = 0.01,
+        gap_tolerance_mm: float = 0.002,
         exit_offset_mm: float = EXIT_OFFSET_MM,
         spacing_angstrom: float = DCM.spacing_angstrom,
         **kwargs: Any,

@@ -42,6 +42,8 @@ class FileDetector(Device):
     def __init__(self, *args: Any, companions: Companions | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.companions = companions or Companions()
+        self._exposing: set[DeviceStatus] = set()
+        self._abandoned: set[DeviceStatus] = set()
         self._closing = threading.Event()
         self._worker: ThreadPoolExecutor | None = None
         self._assets: FrameAssets | None = None
@@ -67,8 +69,16 @@ class FileDetector(Device):
         if self._worker is None:
             raise RuntimeError(f"{self.name} has no open file; stage it before it is triggered")
         status = DeviceStatus(self)
+        self._exposing.add(status)
         self._worker.submit(self._acquire, status)
         return status
+
+    def pause(self) -> None:
+        """The plan will repeat exposures that are under way, or end: it matters no more if they fail."""
+        self._abandoned |= self._exposing
+
+    def resume(self) -> None:
+        """The plan goes on; nothing to be done."""
 
     def describe(self) -> dict[str, Any]:
         """Data keys of an event; the frames are external."""
@@ -99,6 +109,8 @@ class FileDetector(Device):
         if self._worker is not None:
             self._worker.shutdown(wait=True, cancel_futures=True)
         self._worker, self._assets = None, None
+        for status in list(self._exposing):  # those that waited for their turn
+            self._fail(status, self._cut_short())
 
     def _acquire(self, status: DeviceStatus) -> None:
         """One exposure (in the worker); whatever fails goes to the status, hence to the plan."""
@@ -106,9 +118,19 @@ class FileDetector(Device):
         try:
             self._assets.add(self._take())
         except Exception as error:  # a thread has nobody else to tell
-            status.set_exception(error)
+            self._fail(status, error)
         else:
+            self._exposing.discard(status)
+            self._abandoned.discard(status)
             status.set_finished()
+
+    def _fail(self, status: DeviceStatus, error: Exception) -> None:
+        self._exposing.discard(status)
+        if status in self._abandoned:
+            self._abandoned.discard(status)
+            status.set_finished()
+        else:
+            status.set_exception(error)
 
     def _take(self) -> int:
         """Expose one frame into the file; its index there. Gives up when `_closing` is set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -66,10 +67,9 @@ class Arriving:
         """Stop where it is; with ``success=True`` (a pause) the motion counts as done."""
         if self._move is not None:
             self._move.excused = success
-        try:
+        with contextlib.suppress(DisconnectedError):  # nobody there to be stopped
             super().stop(success=success)  # type: ignore[misc]
-        except DisconnectedError:  # nobody there to be stopped; whoever waits need not wait on
-            PositionerBase.stop(self, success=success)
+        PositionerBase.stop(self, success=success)  # ophyd's own leaves whoever waits waiting
 
     def complaint(self, target: Any, error: Exception | None = None) -> str | None:
         """What is wrong with an axis that is done moving to `target`; None: nothing."""

@@ -52,7 +52,7 @@ class DCMSettings(_Section):
     spacing_angstrom: PositiveFloat = 3.1356
     energy_tolerance_eV: PositiveFloat = 0.05
     bragg_tolerance_deg: PositiveFloat = 2e-4
-    gap_tolerance_mm: PositiveFloat = 0.01
+    gap_tolerance_mm: PositiveFloat = 0.002
     settle_s: NotNegative = 0.0
     timeout_s: PositiveFloat = 120.0
 

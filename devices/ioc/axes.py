@@ -86,14 +86,22 @@ class Axis:
         """Stop where it is."""
         self._halt.set()
 
-    async def move(self, target: float) -> Fault:
-        """Move; returns what went wrong, mostly nothing.
-
-        A move that comes while another one is under way ends that one first.
-        """
+    def supersede(self) -> asyncio.Event:
+        """End the motion under way; returns what `move` needs for the next one."""
         self.halt()
+        self._halt = asyncio.Event()
+        return self._halt
+
+    async def move(self, target: float, halt: asyncio.Event) -> Fault:
+        """Move, once the motion before has ended; returns what went wrong, mostly nothing.
+
+        Parameters
+        ----------
+        target : float
+        halt : Event
+            From `supersede`; ends the motion when it is set.
+        """
         async with self._busy:
-            self._halt.clear()
             fault, self.next_fault = self.next_fault, Fault.NONE
             start, distance = self.position, target - self.position
             if fault:
@@ -103,12 +111,13 @@ class Axis:
             began = time.monotonic()
             while (left := began + duration - time.monotonic()) > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._halt.wait(), min(left, TICK_S))
+                    await asyncio.wait_for(halt.wait(), min(left, TICK_S))
                 done = min((time.monotonic() - began) / duration, 1.0)
                 await self._arrive(start + done * distance)
-                if self._halt.is_set():
+                if halt.is_set():
                     return fault
-            await self._arrive(start + distance if fault else target)
+            if not halt.is_set():
+                await self._arrive(start + distance if fault else target)
             return fault
 
     async def _arrive(self, position: float) -> None:
@@ -130,17 +139,14 @@ def add_motor_record(database: Database, name: str, axis: Axis) -> None:
 
     latest = 0
 
-    async def run(target: float) -> None:
-        nonlocal latest
-        latest += 1
-        number = latest
+    async def run(target: float, halt: asyncio.Event, number: int) -> None:
         for switch in (low, high, missed):
             if switch.value:
                 await switch.post(0)
         await towards_high.post(int(target >= axis.position))
         await moving.post(1)
         await done.post(0)
-        fault = await axis.move(target)
+        fault = await axis.move(target, halt)
         if number != latest:
             return  # a newer target: still moving
         if fault is Fault.LIMIT:
@@ -156,7 +162,9 @@ def add_motor_record(database: Database, name: str, axis: Axis) -> None:
         lowest, highest = model.limits
         if not math.isfinite(target) or (lowest < highest and not lowest <= target <= highest):
             raise SkipWrite
-        task = asyncio.get_running_loop().create_task(run(target))
+        nonlocal latest
+        latest += 1
+        task = asyncio.get_running_loop().create_task(run(target, axis.supersede(), latest))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -202,7 +210,7 @@ def add_piezo_records(database: Database, name: str, axis: Axis) -> None:
     readback.read_only = True
 
     async def put(target: float) -> None:
-        await axis.move(target)
+        await axis.move(target, axis.supersede())
 
     axis.listeners.append(readback.post)
     setpoint.on_put = put

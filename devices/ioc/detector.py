@@ -143,7 +143,7 @@ class EigerRecords:
     def _add_file_plugin(self, database: Database, prefix: str) -> None:
         add = self._add_plugin(database, prefix, "NDFileHDF5 ver1.10.6", "HDF1", "EIGER")
         self._path_exists = database[f"{prefix}FilePathExists_RBV"] = choice(NO_YES)
-        self._directory = add("FilePath", text, self._put_path)
+        self._directory = add("FilePath", lambda: text("/tmp/"), self._put_path)
         self._file_name = add("FileName", text)
         self._template = add("FileTemplate", lambda: text("%s%s_%3.3d.h5"))
         for name, make in {

@@ -1,4 +1,4 @@
-"""Faults on purpose, through Channel Access: nothing lost, nothing doubled, or a clear message; always safe."""
+"""Faults on purpose, through Channel Access: nothing lost or doubled, or a clear message; always safe."""
 
 import operator
 import re
@@ -19,10 +19,10 @@ from ptychrome.profiles.suspenders import install_suspenders
 ENERGIES = [5420.0, 5465.5, 5480.25]
 TRAJECTORY = {"kind": "points", "x": [-1e-7, 0.0, 1e-7, 2e-7], "y": [0.0, 3e-7, 0.0, -3e-7]}
 MASK = "/entry/instrument/detector/detectorSpecific/pixel_mask"
-SETTINGS = """cam.acquire cam.trigger_mode cam.manual_trigger cam.num_triggers cam.num_images cam.acquire_period
- cam.photon_energy cam.threshold_energy hdf1.capture hdf1.file_path hdf1.file_name hdf1.file_template
- hdf1.file_write_mode hdf1.num_capture hdf1.lazy_open hdf1.swmr_mode hdf1.enable hdf1.nd_array_port
- stats1.enable stats1.nd_array_port""".split()
+CAMERA = "acquire trigger_mode manual_trigger num_triggers num_images acquire_period photon_energy"
+WRITER = "capture file_path file_name file_template file_write_mode num_capture lazy_open swmr_mode enable"
+SETTINGS = [f"cam.{name}" for name in CAMERA.split()] + [f"hdf1.{name}" for name in WRITER.split()]
+SETTINGS += ["cam.threshold_energy", "hdf1.nd_array_port", "stats1.nd_array_port", "stats1.enable"]
 
 
 def scan(ca, **options):
@@ -214,7 +214,7 @@ def test_motor_that_does_not_arrive_stops_the_scan(
 
 @pytest.mark.parametrize(("fault", "value"), [("DropFrames", 1), ("Hang", 1)])
 def test_missing_frame_stops_the_scan(RE, documents, connect, ca, as_found, simulate, fault, value):
-    """A detector that gives no frame: after the exposure and its patience the scan ends, the frames so far good."""
+    """A detector that gives no frame: after exposure and patience the scan ends, the frames so far good."""
     impatient = connect(eiger={"patience_s": 2.0})
 
     RE.preprocessors.append(at("trigger", 13, lambda: simulate(fault, value)))
