@@ -131,8 +131,6 @@ class BeamlineSettings(SessionSettings):
 
     Attributes
     ----------
-    tiled_uri : str or None
-        A Tiled server of the facility's (its key in the variable TILED_API_KEY); None: one of our own.
     kb : str
         Prefix of the mirrors' records.
     i0, ring_current, shutter : str
@@ -143,7 +141,6 @@ class BeamlineSettings(SessionSettings):
         The nominal focus.
     """
 
-    tiled_uri: str | None = None
     channel_access: ChannelAccessSettings = ChannelAccessSettings()
     dcm: DCMSettings
     stage: StageSettings
@@ -155,3 +152,8 @@ class BeamlineSettings(SessionSettings):
     front_end: Record | None = None
     probe: ProbeModel = ProbeModel()
     suspend: SuspenderSettings = SuspenderSettings()
+
+    @property
+    def frames(self) -> Path | None:
+        """Folder of the detector's files; None: in the session's."""
+        return self.eiger.read_directory

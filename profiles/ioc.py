@@ -10,16 +10,21 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from types import TracebackType
+from typing import Any
 
+from ptychrome.profiles.beamline_settings import BeamlineSettings
 from ptychrome.profiles.errors import UserError
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 5064
 PREFIX = "SIM:"
 READY = "ready"
+REQUEST_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,31 @@ def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def search_on_a_free_port() -> int:
+    """Have this process search for records at a port that nobody uses, and return it."""
+    port = free_port()
+    os.environ.update(client_environment(port))
+    return port
+
+
+def ioc_settings(options: IOCOptions, **changes: Any) -> BeamlineSettings:
+    """Settings of a session with the beamline that an IOC with these options simulates.
+
+    Parameters
+    ----------
+    options : IOCOptions
+    changes
+        Fields of the settings; of a section, those fields that differ.
+    """
+    text = (files("ptychrome.profiles") / "profile_ioc" / "settings.toml").read_text(encoding="utf-8")
+    content = tomllib.loads(text.replace(f'"{PREFIX}', f'"{options.prefix}'))
+    content["channel_access"]["addresses"] = [f"{HOST}:{options.port}"]
+    content["eiger"]["shape"] = [options.frame_pixels, options.frame_pixels]
+    for name, value in changes.items():
+        content[name] = {**content[name], **value} if isinstance(value, dict) else value
+    return BeamlineSettings.model_validate(content)
 
 
 def run_ioc(options: IOCOptions) -> int:
@@ -131,6 +161,22 @@ class IOCProcess:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
+
+    def request(self, name: str, value: Any) -> None:
+        """Ask it for something (see `ptychrome.devices.ioc.server.SimulatedIOC`) and wait until it is so.
+
+        Raises
+        ------
+        UserError
+            If it does not do so.
+        """
+        import epics
+
+        record = epics.get_pv(f"{self.options.prefix}Sim:{name}")
+        if not (
+            record.wait_for_connection(REQUEST_S) and record.put(value, wait=True, timeout=REQUEST_S) == 1
+        ):
+            raise UserError(f"the simulated IOC did not take {name} = {value!r}")
 
     def stop(self) -> None:
         """End it in an orderly way; safe to call twice."""

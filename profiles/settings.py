@@ -30,6 +30,8 @@ class SessionSettings(BaseModel):
         Reconstruction processes; None: one per processor.
     tiled_port : int
         Port of the Tiled server; 0: any free one.
+    tiled_uri : str or None
+        A Tiled server that others run, instead; its key comes from the variable TILED_API_KEY.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +40,12 @@ class SessionSettings(BaseModel):
     recipe: str = "live"
     workers: Annotated[int, Field(ge=1)] | None = None
     tiled_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    tiled_uri: Annotated[str, Field(pattern=r"^https?://")] | None = None
+
+    @property
+    def frames(self) -> Path | None:
+        """Folder of the detector's files; None: in the session's."""
+        return None
 
 
 class TwinSessionSettings(SessionSettings):

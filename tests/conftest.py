@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from ptychrome.profiles.ioc import IOCOptions, IOCProcess, client_environment, free_port
+from ptychrome.profiles.ioc import IOCOptions, IOCProcess, ioc_settings, search_on_a_free_port
 
-PORT, PREFIX = free_port(), f"T{os.getpid()}:"
+PREFIX = f"T{os.getpid()}:"
 PATIENCE_S = 60.0  # for what must happen; only a test that fails waits so long
 FRAME_PIXELS = 48
-os.environ |= client_environment(PORT)  # libca reads it when ophyd is imported
+PORT = search_on_a_free_port()  # libca reads it when ophyd is imported
 
 
 @pytest.fixture(scope="session")
@@ -37,42 +37,24 @@ def ioc() -> Iterator[IOCProcess]:
 
 
 @pytest.fixture(scope="session")
-def ioc_settings(ioc: IOCProcess, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Settings of a session with the IOC's beamline, as they stand in a TOML file."""
-    return {
-        "channel_access": {"timeout_s": PATIENCE_S},
-        "dcm": {"prefix": f"{PREFIX}DCM:", "timeout_s": PATIENCE_S},
-        "stage": {"prefix": f"{PREFIX}Piezo:", "tolerance_m": 1e-9, "timeout_s": PATIENCE_S},
-        "eiger": {
-            "prefix": f"{PREFIX}Eiger:",
-            "shape": [FRAME_PIXELS, FRAME_PIXELS],
-            "distance_m": 1.273,
-            "mask_dataset": "/entry/instrument/detector/detectorSpecific/pixel_mask",
-            "read_directory": str(tmp_path_factory.mktemp("frames")),
-            "patience_s": PATIENCE_S,
-        },
-        "kb": f"{PREFIX}KB:",
-        "i0": f"{PREFIX}I0",
-        "ring_current": f"{PREFIX}Ring:Current",
-        "shutter": f"{PREFIX}Shutter",
-        "front_end": f"{PREFIX}FrontEnd:Open",
-    }
-
-
-@pytest.fixture(scope="session")
-def connect(ioc_settings: dict[str, Any]) -> Callable[..., Any]:
+def connect(ioc: IOCProcess, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """``connect(stage={...})`` makes the devices, with some settings changed, and waits for them."""
     from ptychrome.profiles.beamline import beamline
-    from ptychrome.profiles.beamline_settings import BeamlineSettings
     from ptychrome.profiles.channel_access import prepare_channel_access
 
+    frames = tmp_path_factory.mktemp("frames")
+    patient = {
+        "channel_access": {"timeout_s": PATIENCE_S},
+        "dcm": {"timeout_s": PATIENCE_S},
+        "stage": {"timeout_s": PATIENCE_S},
+        "eiger": {"patience_s": PATIENCE_S, "read_directory": frames},
+    }
+
     def make(**changes: Any) -> Any:
-        content = dict(ioc_settings)
-        for section, values in changes.items():
-            content[section] = {**content[section], **values} if isinstance(values, dict) else values
-        settings = BeamlineSettings.model_validate(content)
+        sections = {name: {**patient.get(name, {}), **changes.get(name, {})} for name in {*patient, *changes}}
+        settings = ioc_settings(ioc.options, **sections)
         prepare_channel_access(settings.channel_access)
-        devices = beamline(settings, settings.eiger.read_directory)
+        devices = beamline(settings, frames)
         assert devices.wait(PATIENCE_S) == {}
         return devices
 
@@ -88,14 +70,7 @@ def ca_devices(connect: Callable[..., Any]) -> Any:
 @pytest.fixture
 def simulate(ioc: IOCProcess) -> Callable[[str, Any], None]:
     """``simulate("Dump", 1)`` asks the IOC for something, and returns when it is so."""
-    import epics
-
-    def request(name: str, value: Any) -> None:
-        record = epics.get_pv(f"{PREFIX}Sim:{name}")
-        assert record.wait_for_connection(PATIENCE_S)
-        assert record.put(value, wait=True, timeout=PATIENCE_S) == 1
-
-    return request
+    return ioc.request
 
 
 @pytest.fixture
