@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     ioc = commands.add_parser(
         "ioc",
         help="the simulated beamline behind EPICS Channel Access",
-        description="Serve the simulated beamline, motors, detector and all, on this machine's loopback until "
+        description="Serve the simulated beamline, motors, detector and all, on this machine alone until "
         "Ctrl-C. profiles/profile_ioc is the session for it.",
     )
     ioc.add_argument(

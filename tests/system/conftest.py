@@ -1,5 +1,9 @@
 """A small real scan that tests can interrupt between energies, and what to check afterwards."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +74,39 @@ class Scan:
             frames.sum(axis=(1, 2), where=~(masked | saturated), dtype=np.uint64), totals
         )
         return path
+
+
+@pytest.fixture(scope="session")
+def ipython() -> Callable[..., subprocess.CompletedProcess]:
+    """``ipython(profile, cwd, *arguments)`` runs a real IPython to its end."""
+
+    def run(profile: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "IPython", f"--profile-dir={profile}", "--colors=NoColor", *arguments],
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=500,  # some minutes on a machine that does much else
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def copy_profile() -> Callable[[Path, Path, str], Path]:
+    """``copy_profile(profile, folder, settings)``: its startup files as they are, with settings of our own.
+
+    IPython writes its history there too.
+    """
+
+    def copy(original: Path, folder: Path, settings: str) -> Path:
+        profile = folder / "profile_copy"
+        shutil.copytree(original / "startup", profile / "startup")
+        (profile / "settings.toml").write_text(settings)
+        return profile
+
+    return copy
 
 
 @pytest.fixture(scope="session")
