@@ -49,7 +49,7 @@ def test_every_command_exists():
         seen.add(name)
         if name == "ptychrome":
             options = _parser().parse_args([word for word in arguments if word != "--help"])
-            assert options.recipe in recipe_names()
+            assert getattr(options, "recipe", "live") in recipe_names()
         elif name == "make":
             target, *variables = arguments
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
