@@ -77,9 +77,6 @@ class FileDetector(Device):
         """The plan will repeat exposures that are under way, or end: it matters no more if they fail."""
         self._abandoned |= self._exposing
 
-    def resume(self) -> None:
-        """The plan goes on; nothing to be done."""
-
     def describe(self) -> dict[str, Any]:
         """Data keys of an event; the frames are external."""
         image = {
