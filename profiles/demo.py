@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from ptychrome.callbacks.sinks.tiled import TiledSink
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
 from ptychrome.plans import jittered, positions, spectro_ptycho, square, v_k_edge
+from ptychrome.profiles.channel_access import prepare_channel_access
 from ptychrome.profiles.errors import UserError
+from ptychrome.profiles.ioc import IOCOptions, IOCProcess, ioc_settings
 from ptychrome.profiles.live import safe_name
 from ptychrome.profiles.pooled import pool_clusters
 from ptychrome.profiles.scoring import Score, score
@@ -35,6 +38,7 @@ from ptychrome.profiles.session import Session, open_session
 from ptychrome.profiles.settings import load_recipe
 from ptychrome.profiles.tiled_server import results_container
 
+CONNECT_S = 30.0  # the IOC runs already; a busy machine may take its time all the same
 EXPOSURE_S = 1.0  # physical: with the twin's flux 1e8 photons per frame
 
 
@@ -63,6 +67,7 @@ def demo(
     serve: bool = True,
     json_file: Path | None = None,
     port: int = 0,
+    ioc_port: int | None = None,
 ) -> int:
     """Scan simulated particles over the V K-edge, map them while they arrive and compare with the truth.
 
@@ -84,6 +89,9 @@ def demo(
         Where the table of errors goes as JSON.
     port : int
         Of the Tiled server; 0 takes a free one.
+    ioc_port : int, optional
+        Put the beamline behind an IOC in a process of its own, where this process searches for records at
+        that port (`ptychrome.profiles.ioc.search_on_a_free_port`).
 
     Returns
     -------
@@ -127,7 +135,8 @@ def demo(
         )
         with session:
             display.message(f"results appear live at {session.server.web_address()}")
-            _measure(session, plan, twins)
+            with _control(session, plan, twins, ioc_port) as mount:
+                _measure(session, plan, names, mount)
             session.finish()
             display.stop()
             scores = _compare(session, twins, options, report)
@@ -142,10 +151,36 @@ def demo(
     return 1 if problems or lost or set(scores) != set(names) else 0
 
 
-def _measure(session: Session, plan: Size, twins: Mapping[str, TwinBeamline]) -> None:
+@contextmanager
+def _control(
+    session: Session, plan: Size, twins: Mapping[str, TwinBeamline], ioc_port: int | None
+) -> Iterator[Callable[[str], Any]]:
+    """A function that puts a sample on the stage and returns the devices."""
+    if ioc_port is None:
+        yield lambda name: simulated_beamline(twins[name], session.frames)
+        return
+    from ptychrome.profiles.beamline import beamline
+
+    first = next(iter(twins))
+    options = IOCOptions(first, twins[first].seed, plan.frame_pixels, clock=0.0, port=ioc_port)
+    settings = ioc_settings(options)
+    prepare_channel_access(settings.channel_access)
+    with IOCProcess(options) as ioc:
+        devices = beamline(settings, session.frames)
+        if offline := devices.wait(CONNECT_S):
+            raise UserError(f"the simulated IOC does not serve {', '.join(offline)}")
+
+        def mount(name: str) -> Any:
+            ioc.request("Sample", name)
+            return devices
+
+        yield mount
+
+
+def _measure(session: Session, plan: Size, names: Sequence[str], mount: Callable[[str], Any]) -> None:
     """Scan one particle after the other; Ctrl-C ends the run in an orderly way."""
-    for name, twin in twins.items():
-        beamline = simulated_beamline(twin, session.frames)
+    for name in names:
+        beamline = mount(name)
         scan = spectro_ptycho(
             [beamline.eiger],
             beamline.dcm,

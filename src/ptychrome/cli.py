@@ -20,7 +20,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ptychrome.profiles.errors import UserError
 
     try:
+        if options.command == "ioc":
+            from ptychrome.profiles.ioc import IOCOptions, run_ioc
+
+            return run_ioc(
+                IOCOptions(
+                    sample=options.sample,
+                    seed=options.seed,
+                    frame_pixels=options.frame_pixels,
+                    clock=options.clock,
+                    prefix=options.prefix,
+                    port=options.port,
+                )
+            )
         if options.command == "demo":
+            ioc_port = None
+            if options.control == "epics":
+                from ptychrome.profiles.ioc import search_on_a_free_port
+
+                ioc_port = search_on_a_free_port()  # before anything imports ophyd
             from ptychrome.profiles.demo import demo
 
             return demo(
@@ -32,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 serve=options.serve,
                 json_file=options.json,
                 port=options.port,
+                ioc_port=ioc_port,
             )
         if options.command == "spectra":
             from ptychrome.profiles.spectra import spectra
@@ -124,6 +143,34 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", type=Path, metavar="FILE", help="write the table of errors as JSON too")
     demo.add_argument(
         "--port", type=int, default=0, metavar="N", help="of the Tiled server (default: any free one)"
+    )
+
+    demo.add_argument(
+        "--control", choices=("twin", "epics"), default="twin",
+        help="twin (default): the simulation inside this process; epics: behind an IOC of its own, through "
+        "Channel Access",
+    )  # fmt: skip
+
+    ioc = commands.add_parser(
+        "ioc",
+        help="the simulated beamline behind EPICS Channel Access",
+        description="Serve the simulated beamline, motors, detector and all, on this machine alone until "
+        "Ctrl-C. profiles/profile_ioc is the session for it.",
+    )
+    ioc.add_argument(
+        "--sample", default="P1", metavar="NAME", help="on the stage: P1-P3, D1-D3, LiVO2, LiVO3 (default P1)"
+    )
+    ioc.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default 0)")
+    ioc.add_argument(
+        "--frame-pixels", type=int, default=128, metavar="N", help="rows and columns of a frame (default 128)"
+    )
+    ioc.add_argument(
+        "--clock", type=float, default=1.0, metavar="X",
+        help="seconds per second of motion and exposure (default 1: real time; 0: nothing takes time)",
+    )  # fmt: skip
+    ioc.add_argument("--prefix", default="SIM:", metavar="P:", help="of all records (default SIM:)")
+    ioc.add_argument(
+        "--port", type=int, default=5064, metavar="N", help="where clients search, UDP (default 5064)"
     )
 
     process = commands.add_parser(
