@@ -101,7 +101,7 @@ def edge_of(particles: Sequence[Particle]) -> tuple[str, str] | None:
         edge = (attributes["element"], attributes["edge"]) if "edge" in attributes else None
         if len(particle.result.arrays["energy"]) == 1:
             continue
-        edge = edge or edge_among(particle.result.arrays["energy"])
+        edge = edge or edge_among(particle.result.arrays["energy"].tolist())
         if edge is not None:
             found.setdefault(edge, particle.label)
     if len(found) > 1:
