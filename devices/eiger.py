@@ -21,6 +21,7 @@ from ptychrome.devices.assets import Document, FrameAssets
 from ptychrome.devices.clock import Clock
 from ptychrome.devices.frame_file import DATA_DATASET, MASK_DATASET, FrameFile
 from ptychrome.devices.signals import Quantity
+from ptychrome.devices.simplon_simulator import SimplonSimulator, SimulatedSeries
 
 
 class DetectorModel(Protocol):
@@ -61,7 +62,7 @@ class Companions:
 
 
 class SimulatedEiger(Device):
-    """Detector with one HDF5 file per staging; one run per staging.
+    """Detector with one HDF5 file, or one series of its stream, per staging; one run per staging.
 
     Parameters
     ----------
@@ -75,6 +76,8 @@ class SimulatedEiger(Device):
         Data keys start with it: ``<name>_image`` (external) and ``<name>_total``, the sum of valid pixels.
     clock : Clock
     companions : Companions
+    stream : SimplonSimulator, optional
+        Where the frames go instead of a file.
     """
 
     exposure_time = Cpt(Quantity, value=1.0, units="s", kind="config")
@@ -94,6 +97,7 @@ class SimulatedEiger(Device):
         name: str,
         clock: Clock | None = None,
         companions: Companions | None = None,
+        stream: SimplonSimulator | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
@@ -101,11 +105,12 @@ class SimulatedEiger(Device):
         self._expose = expose
         self._model = model
         self._directory = Path(directory)
+        self._stream = stream
         self.bit_depth.put(int(model.bit_depth))
         self._clock = clock or Clock()
         self._closing = threading.Event()
         self._worker: ThreadPoolExecutor | None = None
-        self._file: FrameFile | None = None
+        self._file: FrameFile | SimulatedSeries | None = None
         self._assets: FrameAssets | None = None
 
     @property
@@ -123,32 +128,41 @@ class SimulatedEiger(Device):
         }
 
     def stage(self) -> list[object]:
-        """Open a new file.
+        """Open a new file, or begin a series.
 
         Raises
         ------
         FileNotFoundError
             If the directory does not exist.
         OSError
-            If the disk is (nearly) full or cannot be written.
+            If the disk is (nearly) full or cannot be written; or if nobody receives the stream.
         """
-        self._check_directory()
+        if self._stream is None:
+            self._check_directory()
         staged = super().stage()
-        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
-        path = self._directory / f"{self.name}_{stamp}.h5"
         try:
-            self._file = FrameFile(path, self._model.mask, self._file_fields())
+            place = self._open()
         except OSError:
             super().unstage()
             raise
-        self._assets = FrameAssets(self.image_key, path, DATA_DATASET, self._model.shape)
+        self._assets = FrameAssets(self.image_key, place, DATA_DATASET, self._model.shape)
         self._closing.clear()
         # one worker: exposures that overlap after a pause queue up instead of mixing
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=self.name)
         return staged
 
+    def _open(self) -> Path | int:
+        """Open what takes the frames; its path, or the number of the series."""
+        if self._stream is not None:
+            self._file = self._stream.arm(self._model.mask, self._file_fields())
+            return self._file.number
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
+        path = self._directory / f"{self.name}_{stamp}.h5"
+        self._file = FrameFile(path, self._model.mask, self._file_fields())
+        return path
+
     def trigger(self) -> DeviceStatus:
-        """Expose and append the frame to the file; returns at once, done when the frame is in the file.
+        """Expose and hand on the frame; returns at once, done when the frame is in the file or sent.
 
         Raises
         ------
