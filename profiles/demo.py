@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ptychrome.callbacks.progress import ProgressDisplay, Status
 from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.nexus import load_result, write_nexus
 from ptychrome.callbacks.sinks.tiled import TiledSink
+from ptychrome.devices.simplon_simulator import SimplonSimulator
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
 from ptychrome.plans import jittered, positions, spectro_ptycho, square, v_k_edge
@@ -31,6 +33,7 @@ from ptychrome.profiles.pooled import pool_clusters
 from ptychrome.profiles.scoring import Score, score
 from ptychrome.profiles.session import Session, open_session
 from ptychrome.profiles.settings import load_recipe
+from ptychrome.profiles.streaming import simulated_stream
 from ptychrome.profiles.tiled_server import results_container
 
 EXPOSURE_S = 1.0  # physical: with the twin's flux 1e8 photons per frame
@@ -61,6 +64,7 @@ def demo(
     serve: bool = True,
     json_file: Path | None = None,
     port: int = 0,
+    frames: str = "files",
 ) -> int:
     """Scan simulated particles over the V K-edge, map them while they arrive and compare with the truth.
 
@@ -82,6 +86,8 @@ def demo(
         Where the table of errors goes as JSON.
     port : int
         Of the Tiled server; 0 takes a free one.
+    frames : str
+        ``files``: the detector writes them where the analysis reads; ``stream``: it sends them over 0MQ.
 
     Returns
     -------
@@ -100,7 +106,9 @@ def demo(
     options = load_recipe(recipe, n_clusters=n_states)
     if json_file is not None and not json_file.resolve().parent.is_dir():
         raise UserError(f"cannot write {json_file}: {json_file.parent} is not a folder")
-    with ProgressDisplay() as display:
+    with ExitStack() as stack:
+        display = stack.enter_context(ProgressDisplay())
+        stream = stack.enter_context(simulated_stream()) if frames == "stream" else None
         console = display.console
         problems: list[str] = []
         latest: dict[str, Status] = {}
@@ -120,12 +128,13 @@ def demo(
             port=port,
             own_file_per_run=False,
             raw_batch=len(positions(dict(plan.trajectory))),
+            stream=stream and stream.address,
             report=report,
             on_status=on_status,
         )
         with session:
             display.message(f"results appear live at {session.server.web_address()}")
-            _measure(session, plan, twins)
+            _measure(session, plan, twins, stream)
             session.finish()
             display.stop()
             scores = _compare(session, twins, n_states, report)
@@ -140,10 +149,12 @@ def demo(
     return 1 if problems or lost or set(scores) != set(names) else 0
 
 
-def _measure(session: Session, plan: Size, twins: Mapping[str, TwinBeamline]) -> None:
+def _measure(
+    session: Session, plan: Size, twins: Mapping[str, TwinBeamline], stream: SimplonSimulator | None
+) -> None:
     """Scan one particle after the other; Ctrl-C ends the run in an orderly way."""
     for name, twin in twins.items():
-        beamline = simulated_beamline(twin, session.frames)
+        beamline = simulated_beamline(twin, session.frames, stream=stream)
         scan = spectro_ptycho(
             [beamline.eiger],
             beamline.dcm,

@@ -35,6 +35,7 @@ def start_session(settings: TwinSessionSettings) -> Session:
         load_recipe(settings.recipe),
         workers=settings.workers,
         port=settings.tiled_port,
+        stream=settings.stream,
         report=_say,
         on_status=_announce,
     )

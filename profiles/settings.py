@@ -38,6 +38,8 @@ class TwinSessionSettings(BaseModel):
         Reconstruction processes; None: one per processor.
     tiled_port : int
         Port of the Tiled server; 0: any free one.
+    stream : str or None
+        Address where the detector streams its frames, ``tcp://host:port``; None: it writes files.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +52,7 @@ class TwinSessionSettings(BaseModel):
     recipe: str = "live"
     workers: Annotated[int, Field(ge=1)] | None = None
     tiled_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    stream: Annotated[str, Field(pattern=r"^tcp://.+:\d+$")] | None = None
 
 
 def read_settings(path: Path, model: type[Model]) -> Model:

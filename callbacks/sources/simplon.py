@@ -6,6 +6,7 @@ buffer: nothing is thrown away here, and whatever cannot be understood is kept a
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from ptychrome.callbacks.sources.simplon_messages import (
 QUEUED_MESSAGES = 200  # in this process; the detector holds the others
 MESSAGES_PER_FLUSH = 64
 POLL_MS = 100
+PROBE_BYTES = 10_000_000  # room for a few frames of any detector
 
 
 @dataclass(frozen=True)
@@ -234,8 +236,7 @@ class Spooler:
         stalled = False
         while True:
             try:
-                if (free := disk_usage(self._directory).free) < self._min_free_bytes:
-                    raise OSError(f"{free / 1e6:.0f} MB left on the disk of {self._directory}")
+                self._probe(write=stalled)
                 action()
             except OSError as error:
                 if not stalled:
@@ -249,3 +250,14 @@ class Spooler:
                     self._tell(Stalled(False))
                     self._report("the disk takes frames again")
                 return True
+
+    def _probe(self, *, write: bool) -> None:
+        """Raise OSError where the disk is nearly full or, if `write`, does not take data (a quota, say)."""
+        if (free := disk_usage(self._directory).free) < self._min_free_bytes:
+            raise OSError(f"{free / 1e6:.0f} MB left on the disk of {self._directory}")
+        if write:
+            probe = self._directory / f".probe_{os.getpid()}"
+            try:
+                probe.write_bytes(bytes(PROBE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ The layout is that of DECTRIS' FileWriter as far as readers look at it, single w
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,10 +62,20 @@ class SeriesFile:
             file.flush()
             image = file.id.get_file_image()
         write_atomically(path, image)
-        self._file = h5py.File(path, "r+", libver="latest")
+        self._open()
+
+    def _open(self) -> None:
+        self._file = h5py.File(self.path, "r+", libver="latest")
         self._file.swmr_mode = True
         self._frames = {channel: self._file[name] for channel, name in self._paths.items()}
         self._times = self._file[TIMES_DATASET]
+        self._failed = False
+
+    def _writable(self) -> None:
+        """After an error HDF5 takes a frame again and does not store it, unless the file is opened anew."""
+        if self._failed:
+            self._file.close()
+            self._open()
 
     def _create(self, file: h5py.File, start: SeriesStart) -> None:
         for group, kind in (
@@ -97,7 +108,9 @@ class SeriesFile:
         )
 
     def write(self, image: Image) -> None:
-        """Take a frame; readers see it after the next `flush`. It may be repeated after an error.
+        """Take a frame; readers see it after the next `flush`.
+
+        May be repeated after an error, once the disk takes data again.
 
         Raises
         ------
@@ -117,6 +130,7 @@ class SeriesFile:
             if came != expected:
                 raise MessageError(f"frame {image.number} is {came}; expected {expected} as the first frame")
         try:
+            self._writable()
             if image.number >= self._length:
                 for dataset in (*self._frames.values(), self._times):
                     dataset.resize(image.number + 1, axis=0)
@@ -125,7 +139,10 @@ class SeriesFile:
                 self._frames[channel].id.write_direct_chunk((image.number, 0, 0), chunk.data)
             self._times[image.number] = image.times_s
         except (OSError, RuntimeError) as error:  # h5py raises either, depending on which step fails
-            raise OSError(f"frame {image.number} could not be written to {self.path}: {error}") from error
+            self._failed = True
+            raise OSError(
+                f"frame {image.number} could not be written to {self.path}: {_reason(error)}"
+            ) from error
         self.numbers.add(image.number)
 
     def flush(self) -> None:
@@ -137,10 +154,12 @@ class SeriesFile:
             If it cannot be written.
         """
         try:
+            self._writable()
             for dataset in (*self._frames.values(), self._times):
                 dataset.flush()
         except (OSError, RuntimeError) as error:
-            raise OSError(f"{self.path} could not be written: {error}") from error
+            self._failed = True
+            raise OSError(f"{self.path} could not be written: {_reason(error)}") from error
 
     @property
     def missing(self) -> list[int]:
@@ -159,7 +178,13 @@ class SeriesFile:
         try:
             self._file.close()
         except (OSError, RuntimeError) as error:
-            raise OSError(f"{self.path} could not be closed: {error}") from error
+            raise OSError(f"{self.path} could not be closed: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """HDF5 tells many lines; the system's own word for it is enough where there is one."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error)
 
 
 def _kind(chunk: Chunk) -> str:

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 serve=options.serve,
                 json_file=options.json,
                 port=options.port,
+                frames=options.frames,
             )
         if options.command == "spectra":
             from ptychrome.profiles.spectra import spectra
@@ -109,6 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--port", type=int, default=0, metavar="N", help="of the Tiled server (default: any free one)"
     )
+    demo.add_argument(
+        "--frames", choices=("files", "stream"), default="files",
+        help="how frames reach the analysis: files (default), or the detector's own 0MQ stream",
+    )  # fmt: skip
 
     process = commands.add_parser(
         "process",
