@@ -66,11 +66,12 @@ class SimplonSimulator:
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
             raise OSError(f"cannot stream at {address}: {error}") from error
+        self._address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     @property
     def address(self) -> str:
         """Where a receiver connects to."""
-        return self._socket.last_endpoint.decode()
+        return self._address
 
     def arm(self, mask: NDArray[np.uint32], config: Mapping[str, Any]) -> SimulatedSeries:
         """Begin a series.

@@ -128,7 +128,7 @@ def demo(
             port=port,
             own_file_per_run=False,
             raw_batch=len(positions(dict(plan.trajectory))),
-            stream=stream and stream.address,
+            stream=None if stream is None else stream.address,
             report=report,
             on_status=on_status,
         )

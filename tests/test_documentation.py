@@ -168,7 +168,8 @@ def test_the_recipe_shown_is_valid():
 
 def test_the_settings_name_every_key_with_its_default():
     text = (ROOT / "profiles" / "profile_twin" / "settings.toml").read_text()
-    shown = {**tomllib.loads(text), **tomllib.loads(text.replace("# workers", "workers"))}
+    every = text.replace("# workers", "workers").replace("# stream", "stream")
+    shown = {**tomllib.loads(text), **tomllib.loads(every)}
     assert set(shown) == set(TwinSessionSettings.model_fields)
     assert TwinSessionSettings(**tomllib.loads(text)) == TwinSessionSettings()
 

@@ -213,7 +213,7 @@ class Spooler:
             except OSError as error:
                 faults.append(str(error))
             if missing := series.file.missing:
-                faults.append(f"{len(missing)} frames never came, the first one is number {missing[0]}")
+                faults.append(f"{missing} frames never came, the first one is {series.file.first_missing}")
         if series.unreadable:
             faults.append(f"{series.unreadable} messages could not be read and were kept as they came")
         self._tell(Ended(series.start.series))

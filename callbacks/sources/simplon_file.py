@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -22,7 +24,7 @@ DETECTOR_GROUP = "/entry/instrument/detector"
 SPECIFIC_GROUP = f"{DETECTOR_GROUP}/detectorSpecific"
 MASK_DATASET = f"{SPECIFIC_GROUP}/pixel_mask"
 TIMES_DATASET = f"{DETECTOR_GROUP}/frame_times_s"
-FILTERS = {"none": {}, "lz4": hdf5plugin.LZ4(), "bslz4": hdf5plugin.Bitshuffle(cname="lz4")}
+FILTERS: dict[str, Any] = {"none": {}, "lz4": hdf5plugin.LZ4(), "bslz4": hdf5plugin.Bitshuffle(cname="lz4")}
 
 
 class SeriesFile:
@@ -51,6 +53,7 @@ class SeriesFile:
         self.path = path
         self.numbers: set[int] = set()
         self._length = 0
+        self._fresh_times_s: dict[int, tuple[float, float, float]] = {}
         self._chunks = {channel: replace(chunk, data=b"") for channel, chunk in first.channels.items()}
         self._paths = {
             channel: DATA_DATASET + (f"_{channel}" if place else "")
@@ -131,19 +134,20 @@ class SeriesFile:
                 raise MessageError(f"frame {image.number} is {came}; expected {expected} as the first frame")
         try:
             self._writable()
-            if image.number >= self._length:
-                for dataset in (*self._frames.values(), self._times):
-                    dataset.resize(image.number + 1, axis=0)
-                self._length = image.number + 1
+            length = max(self._length, image.number + 1)
             for channel, chunk in image.channels.items():
-                self._frames[channel].id.write_direct_chunk((image.number, 0, 0), chunk.data)
-            self._times[image.number] = image.times_s
+                dataset = self._frames[channel].id
+                if length > self._length:
+                    dataset.set_extent((length, *chunk.shape))
+                dataset.write_direct_chunk((image.number, 0, 0), chunk.data)
         except (OSError, RuntimeError) as error:  # h5py raises either, depending on which step fails
             self._failed = True
             raise OSError(
                 f"frame {image.number} could not be written to {self.path}: {_reason(error)}"
             ) from error
+        self._length = length
         self.numbers.add(image.number)
+        self._fresh_times_s[image.number] = image.times_s
 
     def flush(self) -> None:
         """Let readers see what was written.
@@ -155,16 +159,26 @@ class SeriesFile:
         """
         try:
             self._writable()
+            if self._fresh_times_s:
+                numbers = sorted(self._fresh_times_s)
+                self._times.resize(self._length, axis=0)
+                self._times[numbers] = [self._fresh_times_s[number] for number in numbers]
             for dataset in (*self._frames.values(), self._times):
                 dataset.flush()
         except (OSError, RuntimeError) as error:
             self._failed = True
             raise OSError(f"{self.path} could not be written: {_reason(error)}") from error
+        self._fresh_times_s.clear()
 
     @property
-    def missing(self) -> list[int]:
-        """Numbers below the largest one that did not come."""
-        return sorted(set(range(self._length)) - self.numbers)
+    def missing(self) -> int:
+        """How many numbers below the largest one did not come."""
+        return self._length - len(self.numbers)
+
+    @property
+    def first_missing(self) -> int:
+        """The smallest number that did not come."""
+        return next(number for number in count() if number not in self.numbers)
 
     def close(self) -> None:
         """Close the file.

@@ -22,6 +22,7 @@ Filter = Literal["none", "lz4", "bslz4"]
 DTYPES = {"uint8": "u1", "uint16": "u2", "uint32": "u4"}
 ENCODING = re.compile(r"(?:bs(?P<bits>8|16|32)-)?(?P<lz4>lz4)?(?P<order>[<>])")
 TABLES = {"dflatfield-1.0": "flatfield", "dpixelmask-1.0": "pixel_mask", "dcountrate_table-1.0": "countrate"}
+LARGEST_NUMBER = 2_000_000_000  # of images in a series, by the detector's own rules
 HEADER_PARTS = {"none": 1, "basic": 2, "all": 8}  # an appendix may follow
 
 
@@ -78,6 +79,11 @@ class Image:
     number: int
     channels: Mapping[str, Chunk]
     times_s: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number <= LARGEST_NUMBER or not self.channels:
+            raise MessageError(f"frame {self.number} with {len(self.channels)} channels; expected a frame "
+                               f"with a number from 0 to {LARGEST_NUMBER}")  # fmt: skip
 
 
 @dataclass(frozen=True)

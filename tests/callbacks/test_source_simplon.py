@@ -187,7 +187,7 @@ def test_a_dropped_frame_reads_as_nothing_measured_and_is_reported(spool):
     np.testing.assert_array_equal(read[[0, 1, 3]], stack[[0, 1, 3]])
     assert (read[2] == 2**32 - 1).all()
     assert np.isnan(spool.read(dataset=simplon_file.TIMES_DATASET)[2]).all()
-    assert spool.reports == ["series 1 of the detector: 1 frames never came, the first one is number 2"]
+    assert spool.reports == ["series 1 of the detector: 1 frames never came, the first one is 2"]
 
 
 def test_frames_out_of_order_go_to_their_places(spool):
@@ -240,6 +240,8 @@ def image(**options):
         (replaced(image(), 1, type="float32"), "float32"),
         (replaced(image(), 1, shape=[52, 37, 2]), r"\[52, 37, 2\]"),
         (replaced(image(), 1, size=5), "announces 5"),
+        (replaced(image(), 0, frame=-1), "frame -1"),
+        (replaced(image(), 0, frame=2**40), "2000000000"),
         (replaced(image(encoding="none"), 1, shape=[52, 38]), "expected 3952"),
         (replaced(messages.header_v1(1, CONFIG, MASK, "basic"), 0, header_detail="some"), "some"),
         (messages.header_v1(1, CONFIG, MASK)[:5], "5 parts"),
