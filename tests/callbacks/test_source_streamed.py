@@ -1,6 +1,8 @@
 """From "frame n of series s" to a place in a file; and the receiver's process."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -181,3 +183,41 @@ def test_a_receiver_that_dies_is_told(tmp_path):
     assert "no address" in reports[0]
     assert not receiver.close(10)
     assert list(tmp_path.iterdir()) == []
+
+
+SESSION_THAT_DIES = """
+import os, signal, sys, threading
+from pathlib import Path
+from ptychrome.callbacks.sources.spool_process import StreamReceiver
+
+if __name__ == "__main__":
+    address, directory = sys.argv[1:]
+    receiver = StreamReceiver(address, Path(directory), lambda name, doc: None, print)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_file_is_closed_in_order_when_the_session_is_killed(tmp_path):
+    with SimplonSimulator(patience_s=60) as simulator:
+        session = subprocess.Popen(
+            [sys.executable, "-c", SESSION_THAT_DIES, simulator.address, tmp_path],
+            stdin=subprocess.PIPE,
+            text=True,
+        )
+        series = simulator.arm(np.zeros(SHAPE, np.uint32), {})
+        series.append(np.ones(SHAPE, np.uint32))
+        end = time.monotonic() + 60
+        while not list(tmp_path.glob("series_*.h5")):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        session.communicate("die\n", timeout=60)
+        (file,) = tmp_path.iterdir()
+        while True:
+            try:
+                with h5py.File(file) as stored:  # not for one that its writer has left open
+                    assert (stored[DATA_DATASET][()] == 1).all()
+                break
+            except OSError:
+                assert time.monotonic() < end
+                time.sleep(0.02)
