@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import Device, DeviceStatus, Signal, SoftPositioner
 
+from ptychrome.devices.bragg import bragg_angle_deg, fixed_exit_gap_mm
 from ptychrome.devices.clock import Clock
-from ptychrome.devices.dcm import DCM, bragg_angle_deg
-from ptychrome.devices.eiger import Companions, DetectorModel, SimulatedEiger
+from ptychrome.devices.dcm import DCM, EXIT_OFFSET_MM
+from ptychrome.devices.detector_model import DetectorModel
+from ptychrome.devices.eiger import SimulatedEiger
+from ptychrome.devices.file_detector import Companions
 from ptychrome.devices.shutter import Shutter
 from ptychrome.devices.signals import Quantity
 from ptychrome.devices.simplon_simulator import SimplonSimulator
@@ -103,10 +106,15 @@ class SimulatedAxis(SoftPositioner):
         super().stop(success=success)
 
 
-class SimulatedDCM(DCM):
-    """Monochromator with a simulated Bragg axis, standing at 5420 eV at first."""
+HOME_DEG = bragg_angle_deg(5420.0)
 
-    bragg = Cpt(SimulatedAxis, egu="deg", velocity=0.05, settle_s=0.5, start=bragg_angle_deg(5420.0))
+
+class SimulatedDCM(DCM):
+    """Monochromator with simulated axes, standing at 5420 eV at first."""
+
+    bragg = Cpt(SimulatedAxis, egu="deg", velocity=0.05, settle_s=0.5, start=HOME_DEG)
+    gap = Cpt(SimulatedAxis, egu="mm", velocity=0.1, start=fixed_exit_gap_mm(HOME_DEG, EXIT_OFFSET_MM))
+    pitch = Cpt(SimulatedAxis, egu="urad", velocity=10.0)
 
 
 class SimulatedStage(Device):
@@ -117,10 +125,14 @@ class SimulatedStage(Device):
 
 
 class SimulatedKB(Device):
-    """Pitch of the two Kirkpatrick–Baez mirrors."""
+    """Pitch, bend and stripe of the two Kirkpatrick–Baez mirrors."""
 
     vertical_pitch = Cpt(SimulatedAxis, egu="mrad", velocity=0.1, start=4.0)
+    vertical_bend = Cpt(SimulatedAxis, egu="N", velocity=1.0, start=20.0)
+    vertical_stripe = Cpt(SimulatedAxis, egu="mm", velocity=1.0)
     horizontal_pitch = Cpt(SimulatedAxis, egu="mrad", velocity=0.1, start=4.0)
+    horizontal_bend = Cpt(SimulatedAxis, egu="N", velocity=1.0, start=20.0)
+    horizontal_stripe = Cpt(SimulatedAxis, egu="mm", velocity=1.0)
 
 
 class SimulatedShutter(Shutter):
@@ -180,8 +192,10 @@ def simulated_beamline(
     """
     shared_clock = Clock(clock)
     dcm, stage, kb = SimulatedDCM(name="dcm"), SimulatedStage(name="stage"), SimulatedKB(name="kb")
-    for axis in (dcm.bragg, stage.x, stage.y, kb.vertical_pitch, kb.horizontal_pitch):
-        axis.clock = shared_clock
+    for device in (dcm, stage, kb):
+        for axis in (getattr(device, name) for name in device.component_names):
+            if isinstance(axis, SimulatedAxis):
+                axis.clock = shared_clock
     shutter = SimulatedShutter(name="shutter")
     i0 = Quantity(name="i0", value=0.0, units="counts", kind="hinted")
     ring_current = Quantity(name="ring_current", value=FULL_CURRENT_MA, units="mA", kind="hinted")

@@ -144,9 +144,10 @@ def spectro_ptycho(
     def scan_all() -> MsgGenerator[None]:
         if shutter is not None:
             yield from bps.mv(shutter, "open")
-        for energy in energies:
+        for index, energy in enumerate(energies):
             yield from bps.checkpoint()
-            yield from bps.mv(axes.energy, energy)
+            if index:
+                yield from bps.mv(axes.energy, energy)
             for x, y in points.tolist():
                 yield from _record(axes, x, y, triggered, read)
 
@@ -156,6 +157,7 @@ def spectro_ptycho(
 
     def whole() -> MsgGenerator[str]:
         yield from bps.mv(detector.exposure_time, exposure_s)
+        yield from bps.mv(axes.energy, energies[0])  # when staged, a detector sets its threshold by it
         return (yield from scan_all())
 
     return (yield from bpp.finalize_wrapper(whole(), leave_dark))

@@ -6,8 +6,8 @@ import json
 import logging
 import math
 import signal
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from bluesky.utils import RunEngineInterrupted
 from rich.console import Console
 from rich.table import Table
 
+from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.dispatch import Report
-from ptychrome.callbacks.figures import results_figure, save_figure, summary_figure
+from ptychrome.callbacks.figures.layout import save_figure
+from ptychrome.callbacks.figures.live import results_figure, summary_figure
 from ptychrome.callbacks.progress import ProgressDisplay, Status
 from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.nexus import load_result, write_nexus
@@ -27,7 +29,9 @@ from ptychrome.devices.simplon_simulator import SimplonSimulator
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
 from ptychrome.plans import jittered, positions, spectro_ptycho, square, v_k_edge
+from ptychrome.profiles.channel_access import prepare_channel_access
 from ptychrome.profiles.errors import UserError
+from ptychrome.profiles.ioc import IOCOptions, IOCProcess, ioc_settings
 from ptychrome.profiles.live import safe_name
 from ptychrome.profiles.pooled import pool_clusters
 from ptychrome.profiles.scoring import Score, score
@@ -36,6 +40,7 @@ from ptychrome.profiles.settings import load_recipe
 from ptychrome.profiles.streaming import simulated_stream
 from ptychrome.profiles.tiled_server import results_container
 
+CONNECT_S = 30.0  # the IOC runs already; a busy machine may take its time all the same
 EXPOSURE_S = 1.0  # physical: with the twin's flux 1e8 photons per frame
 
 
@@ -65,6 +70,7 @@ def demo(
     json_file: Path | None = None,
     port: int = 0,
     frames: str = "files",
+    ioc_port: int | None = None,
 ) -> int:
     """Scan simulated particles over the V K-edge, map them while they arrive and compare with the truth.
 
@@ -88,6 +94,9 @@ def demo(
         Of the Tiled server; 0 takes a free one.
     frames : str
         ``files``: the detector writes them where the analysis reads; ``stream``: it sends them over 0MQ.
+    ioc_port : int, optional
+        Put the beamline behind an IOC in a process of its own, where this process searches for records at
+        that port (`ptychrome.profiles.ioc.search_on_a_free_port`); its detector writes files.
 
     Returns
     -------
@@ -99,6 +108,8 @@ def demo(
     UserError
         If an argument is wrong or the folder or the port cannot be used.
     """
+    if frames == "stream" and ioc_port is not None:
+        raise UserError("the simulated IOC's detector writes files: --frames stream needs --control twin")
     plan = SIZES[size]
     names = tuple(particles or plan.particles)
     twins = _twins(names, seed, plan.frame_pixels)
@@ -134,10 +145,11 @@ def demo(
         )
         with session:
             display.message(f"results appear live at {session.server.web_address()}")
-            _measure(session, plan, twins, stream)
+            with _control(session, plan, twins, stream, ioc_port) as mount:
+                _measure(session, plan, names, mount)
             session.finish()
             display.stop()
-            scores = _compare(session, twins, n_states, report)
+            scores = _compare(session, twins, options, report)
             _show(console, latest, scores)
             display.message(f"figures, results, frames and documents: {session.directory}")
             if json_file is not None:
@@ -149,12 +161,40 @@ def demo(
     return 1 if problems or lost or set(scores) != set(names) else 0
 
 
-def _measure(
-    session: Session, plan: Size, twins: Mapping[str, TwinBeamline], stream: SimplonSimulator | None
-) -> None:
+@contextmanager
+def _control(
+    session: Session,
+    plan: Size,
+    twins: Mapping[str, TwinBeamline],
+    stream: SimplonSimulator | None,
+    ioc_port: int | None,
+) -> Iterator[Callable[[str], Any]]:
+    """A function that puts a sample on the stage and returns the devices."""
+    if ioc_port is None:
+        yield lambda name: simulated_beamline(twins[name], session.frames, stream=stream)
+        return
+    from ptychrome.profiles.beamline import beamline
+
+    first = next(iter(twins))
+    options = IOCOptions(first, twins[first].seed, plan.frame_pixels, clock=0.0, port=ioc_port)
+    settings = ioc_settings(options)
+    prepare_channel_access(settings.channel_access)
+    with IOCProcess(options) as ioc:
+        devices = beamline(settings, session.frames)
+        if offline := devices.wait(CONNECT_S):
+            raise UserError(f"the simulated IOC does not serve {', '.join(offline)}")
+
+        def mount(name: str) -> Any:
+            ioc.request("Sample", name)
+            return devices
+
+        yield mount
+
+
+def _measure(session: Session, plan: Size, names: Sequence[str], mount: Callable[[str], Any]) -> None:
     """Scan one particle after the other; Ctrl-C ends the run in an orderly way."""
-    for name, twin in twins.items():
-        beamline = simulated_beamline(twin, session.frames, stream=stream)
+    for name in names:
+        beamline = mount(name)
         scan = spectro_ptycho(
             [beamline.eiger],
             beamline.dcm,
@@ -173,11 +213,11 @@ def _measure(
 
 
 def _compare(
-    session: Session, twins: Mapping[str, TwinBeamline], n_states: int, report: Report
+    session: Session, twins: Mapping[str, TwinBeamline], recipe: Recipe, report: Report
 ) -> dict[str, Score]:
     """Scores of all particles; those without a result are reported and left out."""
     try:
-        results = _pooled_results(session, twins, n_states)
+        results = _pooled_results(session, twins, recipe)
     except (OSError, ValueError) as error:
         report(f"particles not compared with the truth: {error}")
         return {}
@@ -191,10 +231,11 @@ def _twins(names: Sequence[str], seed: int, frame_pixels: int) -> dict[str, Twin
         raise UserError(str(error)) from None
 
 
-def _pooled_results(session: Session, names: Iterable[str], n_states: int) -> dict[str, Revision]:
+def _pooled_results(session: Session, names: Iterable[str], recipe: Recipe) -> dict[str, Revision]:
     """Results of all particles with their common clusters, written everywhere."""
     files = {name: session.directory / f"{safe_name(name)}.nxs" for name in names}
-    results = pool_clusters({name: load_result(file) for name, file in files.items()}, n_states)
+    loaded = {name: load_result(file) for name, file in files.items()}
+    results = pool_clusters(loaded, recipe.n_clusters, recipe.clusters)
     for name, result in results.items():
         write_nexus(files[name], result)
         save_figure(results_figure(result), files[name].with_suffix(".png"))

@@ -12,30 +12,46 @@ from bluesky import RunEngine
 from ptychrome.callbacks.progress import Status
 from ptychrome.profiles.runs import describe
 from ptychrome.profiles.session import DOCUMENTS, Session, open_session
-from ptychrome.profiles.settings import TwinSessionSettings, load_recipe
+from ptychrome.profiles.settings import SessionSettings, load_recipe
 from ptychrome.schema import RESULT_ROOT, START_KEY
 
 if TYPE_CHECKING:
     from bluesky.callbacks.best_effort import BestEffortCallback
+    from bluesky.utils import PersistentDict
+
+    from ptychrome.profiles.beamline import Beamline
+    from ptychrome.profiles.beamline_settings import BeamlineSettings
+
+METADATA = "metadata"
+SHOWN = 3  # so many missing records of a device are named
 
 
-def start_session(settings: TwinSessionSettings) -> Session:
+def start_session(settings: SessionSettings, *, stream: str | None = None) -> Session:
     """Open a session that says little and ends in order when Python does.
 
     It prints the address of the results, a line when a run starts, one when its analysis is finished, and
     one for whatever fails.
 
+    Parameters
+    ----------
+    settings : SessionSettings
+    stream : str, optional
+        Address of a detector's stream, ``tcp://host:port``, for frames that do not come as files.
+
     Raises
     ------
     ptychrome.profiles.errors.UserError
-        If the recipe is unknown, the folder cannot be used, or the port is taken.
+        If the recipe is unknown, the folder cannot be used, the port is taken, or what a stream needs is not
+        installed.
     """
     session = open_session(
         settings.directory,
         load_recipe(settings.recipe),
         workers=settings.workers,
         port=settings.tiled_port,
-        stream=settings.stream,
+        tiled_uri=settings.tiled_uri,
+        frames=settings.frames,
+        stream=stream,
         report=_say,
         on_status=_announce,
     )
@@ -58,6 +74,26 @@ def best_effort_callback(RE: RunEngine) -> BestEffortCallback:
     bec.disable_baseline()
     RE.subscribe(bec)
     return bec
+
+
+def persistent_metadata(session: Session) -> PersistentDict:
+    """Metadata of all runs, kept in the session's folder: what is put there and the scan number stay."""
+    from bluesky.utils import PersistentDict
+
+    metadata = PersistentDict(session.directory / METADATA)
+    metadata.update(session.RE.md)  # versions
+    return metadata
+
+
+def connect_beamline(session: Session, settings: BeamlineSettings) -> Beamline:
+    """Make the devices and say which of them are off-line; those connect by themselves later."""
+    from ptychrome.profiles.beamline import beamline
+
+    devices = beamline(settings, session.frames)
+    for name, records in devices.wait(settings.channel_access.connect_s).items():
+        more = f" and {len(records) - SHOWN} more" if len(records) > SHOWN else ""
+        _say(f"{name} is OFF-LINE, nobody serves {', '.join(records[:SHOWN])}{more}")
+    return devices
 
 
 def leave(session: Session) -> None:

@@ -15,6 +15,7 @@ from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.progress import Status
 from ptychrome.profiles.errors import UserError
 from ptychrome.profiles.live import LiveAnalysis, LiveSettings
+from ptychrome.profiles.remote_tiled import RemoteTiled
 from ptychrome.profiles.runs import Runs
 from ptychrome.profiles.settings import TwinSessionSettings, default_workers
 from ptychrome.profiles.streaming import StreamedAnalysis, simulated_stream
@@ -37,7 +38,7 @@ class Session:
     ----------
     RE : RunEngine
         With the metadata validator and the live analysis subscribed.
-    server : TiledServer
+    server : TiledServer or RemoteTiled
         Serves raw runs and results.
     live : LiveAnalysis or StreamedAnalysis
     runs : Runs
@@ -47,7 +48,7 @@ class Session:
     """
 
     RE: RunEngine
-    server: TiledServer
+    server: TiledServer | RemoteTiled
     live: LiveAnalysis | StreamedAnalysis
     runs: Runs
     directory: Path
@@ -97,6 +98,8 @@ def open_session(
     *,
     workers: int | None = None,
     port: int = 0,
+    tiled_uri: str | None = None,
+    frames: Path | None = None,
     own_file_per_run: bool = True,
     raw_batch: int = 25,
     stream: str | None = None,
@@ -114,6 +117,10 @@ def open_session(
         Reconstruction processes; default one per processor.
     port : int
         Of the Tiled server; 0 takes a free one.
+    tiled_uri : str, optional
+        A Tiled server that others run, instead.
+    frames : Path, optional
+        Where the detector's files lie, if not in ``frames/`` of the folder.
     own_file_per_run, raw_batch
         See `ptychrome.profiles.live.LiveSettings`.
     stream : str, optional
@@ -124,8 +131,8 @@ def open_session(
     Raises
     ------
     UserError
-        If the folder cannot be written, the server cannot start (a port in use), or what a stream needs is
-        not installed.
+        If the folder cannot be written, the server cannot start (a port in use) or does not answer, or what a
+        stream needs is not installed.
     """
     directory = directory.resolve()
     runs = Runs(on_status)
@@ -141,7 +148,12 @@ def open_session(
     except OSError as error:
         raise UserError(f"cannot write to {directory}: {error.strerror}") from None
     try:
-        server = TiledServer.begin(directory / TILED, port=port, readable=[directory / FRAMES])
+        readable = [directory / FRAMES, *([frames] if frames else [])]
+        server = (
+            RemoteTiled(tiled_uri)
+            if tiled_uri
+            else TiledServer.begin(directory / TILED, port=port, readable=readable)
+        )
     except TiledServerError as error:
         raise UserError(str(error)) from None
     try:

@@ -17,8 +17,39 @@ from ptychrome.profiles.errors import UserError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class TwinSessionSettings(BaseModel):
-    """Settings of ``profile_twin``; every key has a default.
+class SessionSettings(BaseModel):
+    """Settings that every session has; every key has a default.
+
+    Attributes
+    ----------
+    directory : Path
+        Where frames, documents and results go.
+    recipe : str
+        Recipe of the live analysis.
+    workers : int or None
+        Reconstruction processes; None: one per processor.
+    tiled_port : int
+        Port of the Tiled server; 0: any free one.
+    tiled_uri : str or None
+        A Tiled server that others run, instead; its key comes from the variable TILED_API_KEY.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    directory: Path = Path("ptychrome-results")
+    recipe: str = "live"
+    workers: Annotated[int, Field(ge=1)] | None = None
+    tiled_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    tiled_uri: Annotated[str, Field(pattern=r"^https?://")] | None = None
+
+    @property
+    def frames(self) -> Path | None:
+        """Folder of the detector's files; None: in the session's."""
+        return None
+
+
+class TwinSessionSettings(SessionSettings):
+    """Settings of ``profile_twin``, beside those of `SessionSettings`; every key has a default.
 
     Attributes
     ----------
@@ -30,28 +61,14 @@ class TwinSessionSettings(BaseModel):
         Wall seconds per physical second of motion and exposure; 0 does not wait, 1 is real time.
     frame_pixels : int
         Rows and columns of a frame.
-    directory : Path
-        Where frames, documents and results go.
-    recipe : str
-        Recipe of the live analysis.
-    workers : int or None
-        Reconstruction processes; None: one per processor.
-    tiled_port : int
-        Port of the Tiled server; 0: any free one.
     stream : str or None
         Address where the detector streams its frames, ``tcp://host:port``; None: it writes files.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     sample: str = "P1"
     seed: int = 0
     clock: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     frame_pixels: Annotated[int, Field(ge=32, le=1024)] = 128
-    directory: Path = Path("ptychrome-results")
-    recipe: str = "live"
-    workers: Annotated[int, Field(ge=1)] | None = None
-    tiled_port: Annotated[int, Field(ge=0, le=65535)] = 0
     stream: Annotated[str, Field(pattern=r"^tcp://.+:\d+$")] | None = None
 
 

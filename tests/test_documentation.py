@@ -7,6 +7,7 @@ import queue
 import re
 import shlex
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,8 @@ def test_every_command_exists():
         elif name == "python":
             script, *options = arguments
             source = (ROOT / script).read_text()
-            assert all(f'"{option}"' in source for option in options), (script, options)
+            named = [option for option in options if option.startswith("--")]
+            assert all(f'"{option}"' in source for option in named), (script, named)
         else:
             pytest.fail(f"{command}: not known to this test")
     assert seen == {"make", "ptychrome", "ipython", "python"}
@@ -113,6 +115,28 @@ def test_the_examples_of_results_run_against_a_server(tmp_path, monkeypatch):
     assert list(namespace["quality"]) == ["energy_eV"]
     assert list(namespace["table"]["stage_x"]) == [1.0]
     assert namespace["result"].attributes["recipe"] == "live"
+
+
+def test_the_examples_of_states_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "states.md"
+    result, rng = small_result(), np.random.default_rng(0)
+    label = (np.indices((50, 60))[1] // 20).astype(np.int32)
+    features = {
+        f"maps/{name}": (scale * (label + 0.1 * rng.standard_normal(label.shape))).astype(np.float32)
+        for name, scale in (("edge_energy", 1.0), ("pre_edge_ratio", -1.0), ("n_eff_ratio", 5.0))
+    }
+    known = {"maps/n_v": np.ones((50, 60)), "clusters/label": label, "clusters/fractions": np.full(3, 1 / 3)}
+    write_nexus(tmp_path / "P1.nxs", replace(result, arrays={**result.arrays, **features, **known}))
+    namespace: dict = {}
+    for code in blocks("python", page):
+        exec(code, namespace)
+    assert namespace["count"].proposed == 3
+    assert (tmp_path / "states.png").exists()
+    # along rows 20 pixels between two borders; along columns 50 pixels without any in each of 20 columns
+    assert namespace["found"].mean_m(3)[1] == pytest.approx(40 * namespace["pixel_m"])
+    (text,) = blocks("toml", page)
+    assert Recipe.model_validate(tomllib.loads(text)).clusters == Recipe.model_fields["clusters"].default
 
 
 def small_result() -> Revision:
@@ -168,8 +192,7 @@ def test_the_recipe_shown_is_valid():
 
 def test_the_settings_name_every_key_with_its_default():
     text = (ROOT / "profiles" / "profile_twin" / "settings.toml").read_text()
-    every = text.replace("# workers", "workers").replace("# stream", "stream")
-    shown = {**tomllib.loads(text), **tomllib.loads(every)}
+    shown = tomllib.loads(re.sub(r"^# (workers|tiled_uri|stream)", r"\1", text, flags=re.MULTILINE))
     assert set(shown) == set(TwinSessionSettings.model_fields)
     assert TwinSessionSettings(**tomllib.loads(text)) == TwinSessionSettings()
 

@@ -340,7 +340,7 @@ def backend_of(name: str) -> Backend:
 
 
 def _automatic() -> Backend:
-    for name in ("cupy", "torch-cuda") if _cuda_driver() else ():
+    for name in ("torch-cuda", "cupy") if _cuda_driver() else ():
         try:
             return BACKENDS[name]()
         except Exception:  # not installed, or no device: the next one

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptychrome.callbacks.results import Revision
-from ptychrome.schema import FEATURES, MAPS, RESULT_SPEC, SPECTRA
+from ptychrome.schema import FEATURES, MAP_LABELS, MAPS, RESULT_SPEC, SPECTRA
 
 if TYPE_CHECKING:
     from tiled.client.array import ArrayClient
@@ -28,8 +28,10 @@ _AXES: dict[str, tuple[tuple[str, ...], str]] = {  # name -> (dimensions, unit)
     "phase": (_STACK, "rad"),
     "probe": (("energy", "mode", "probe_y", "probe_x"), "sqrt(photons)"),
     "clusters/label": (_MAP, "1"),
+    "clusters/probability": (_MAP, "1"),
     "clusters/centers": (("cluster", "feature"), " ".join(MAPS[name].unit for name in FEATURES)),
     "clusters/fractions": (("cluster",), "1"),
+    "clusters/fractions_sigma": (("cluster",), "1"),
     "clusters/spectra": (("cluster", "energy"), "1"),
 } | {name: (info.dimensions, info.unit) for name, info in SPECTRA.items()}
 _STACKS = ("object", "absorbance", "phase", "probe")
@@ -127,7 +129,7 @@ class _Run:
 
 def _goes_first(name: str) -> bool:
     """Whether an array is sent with every revision."""
-    shown = name.startswith("maps/") and not name.endswith("_sigma")
+    shown = name.startswith("maps/") and not name.endswith(("_sigma", "/chi2"))
     return shown or name in ("energy", "y", "x", "absorbance", "phase", "clusters/label")
 
 
@@ -235,9 +237,9 @@ def _description(name: str) -> tuple[tuple[str, ...] | None, dict[str, Any]]:
     """Dimensions and metadata of an array of the vocabulary; of others nothing is known."""
     folder, _, key = name.rpartition("/")
     if folder == "maps":
-        info = MAPS.get(key.removesuffix("_sigma"))
-        sigma = "σ of " if key.endswith("_sigma") else ""
-        label = {"label": f"{sigma}{info.label}"} if info else {}
+        of = key.removesuffix("_sigma")
+        info, sigma = MAPS.get(of), "" if of == key else "σ of "
+        label = {"label": f"{sigma}{MAP_LABELS[of]}"} if of in MAP_LABELS else {}
         return _MAP, {"dims": list(_MAP), "units": info.unit if info else "1", **label}
     if name in _AXES:
         dims, unit = _AXES[name]

@@ -20,7 +20,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ptychrome.profiles.errors import UserError
 
     try:
+        if options.command == "ioc":
+            from ptychrome.profiles.ioc import IOCOptions, run_ioc
+
+            return run_ioc(
+                IOCOptions(
+                    sample=options.sample,
+                    seed=options.seed,
+                    frame_pixels=options.frame_pixels,
+                    clock=options.clock,
+                    prefix=options.prefix,
+                    port=options.port,
+                )
+            )
         if options.command == "demo":
+            ioc_port = None
+            if options.control == "epics":
+                from ptychrome.profiles.ioc import search_on_a_free_port
+
+                ioc_port = search_on_a_free_port()  # before anything imports ophyd
             from ptychrome.profiles.demo import demo
 
             return demo(
@@ -33,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 json_file=options.json,
                 port=options.port,
                 frames=options.frames,
+                ioc_port=ioc_port,
             )
         if options.command == "spectra":
             from ptychrome.profiles.spectra import spectra
@@ -50,6 +69,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return reference(
                 options.element, options.formulas, edge=options.edge, energy_eV=options.energy_eV
+            )
+        if options.command == "report":
+            from ptychrome.profiles.report.command import report
+            from ptychrome.profiles.report.options import ReportOptions
+
+            return report(
+                options.results,
+                options.out,
+                ReportOptions.parse(
+                    groups=options.group,
+                    clusters=options.clusters,
+                    energy_eV=options.energy_eV,
+                    scales=options.scale,
+                    places=options.roi,
+                    compounds=options.compound,
+                ),
             )
         from ptychrome.profiles.process import process
 
@@ -114,6 +149,33 @@ def _parser() -> argparse.ArgumentParser:
         "--frames", choices=("files", "stream"), default="files",
         help="how frames reach the analysis: files (default), or the detector's own 0MQ stream",
     )  # fmt: skip
+    demo.add_argument(
+        "--control", choices=("twin", "epics"), default="twin",
+        help="twin (default): the simulation inside this process; epics: behind an IOC of its own, through "
+        "Channel Access",
+    )  # fmt: skip
+
+    ioc = commands.add_parser(
+        "ioc",
+        help="the simulated beamline behind EPICS Channel Access",
+        description="Serve the simulated beamline, motors, detector and all, on this machine alone until "
+        "Ctrl-C. profiles/profile_ioc is the session for it.",
+    )
+    ioc.add_argument(
+        "--sample", default="P1", metavar="NAME", help="on the stage: P1-P3, D1-D3, LiVO2, LiVO3 (default P1)"
+    )
+    ioc.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default 0)")
+    ioc.add_argument(
+        "--frame-pixels", type=int, default=128, metavar="N", help="rows and columns of a frame (default 128)"
+    )
+    ioc.add_argument(
+        "--clock", type=float, default=1.0, metavar="X",
+        help="seconds per second of motion and exposure (default 1: real time; 0: nothing takes time)",
+    )  # fmt: skip
+    ioc.add_argument("--prefix", default="SIM:", metavar="P:", help="of all records (default SIM:)")
+    ioc.add_argument(
+        "--port", type=int, default=5064, metavar="N", help="where clients search, UDP (default 5064)"
+    )
 
     process = commands.add_parser(
         "process",
@@ -147,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_spectra(commands)
     _add_reference(commands)
+    _add_report(commands)
     return parser
 
 
@@ -192,6 +255,52 @@ def _add_reference(commands: argparse._SubParsersAction) -> None:
     reference.add_argument(
         "--energy-eV", type=float, metavar="EV",
         help="lowest energy of the scan (default: 45 eV below the edge)",
+    )  # fmt: skip
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    report = commands.add_parser(
+        "report",
+        help="figures and numbers of any results on one page",
+        description="Draw images, spectra, chemical maps, states and distributions of all particles of the "
+        "results on common scales, clustered together: report.html, a PDF of its figures, and CSV files.",
+    )
+    report.add_argument(
+        "results",
+        nargs="+",
+        metavar="RESULT",
+        help="a .nxs file, a folder of them, or the address of a result in Tiled",
+    )
+    report.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the report (new, or an earlier report)",
+    )
+    report.add_argument(
+        "--group", action="append", default=[], metavar="NAME=SAMPLE,SAMPLE",
+        help="samples of one state of preparation; may be repeated (default: as the results say)",
+    )  # fmt: skip
+    report.add_argument(
+        "--clusters", type=int, metavar="K", help="number of chemical states (default: that of the results)"
+    )
+    report.add_argument(
+        "--energy-eV", type=float, metavar="E", help="of the images (default: the highest measured)"
+    )
+    report.add_argument(
+        "--scale", action="append", default=[], metavar="MAP=LOW,HIGH",
+        help="colour scale of a map, e.g. n_eff_ratio=30,50 (default: those of the paper); may be repeated",
+    )  # fmt: skip
+    report.add_argument(
+        "--roi", action="append", default=[], metavar="[SAMPLE=]X_M,Y_M",
+        help="centre of a region of 120 nm whose spectrum is shown (default: one for each state); may be "
+        "repeated",
+    )  # fmt: skip
+    report.add_argument(
+        "--compound", action="append", metavar="FORMULA",
+        help="compound whose Re[N_eff]/N_V is told for comparison (for V those of the paper); may be "
+        "repeated",
     )  # fmt: skip
 
 

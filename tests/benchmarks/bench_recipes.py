@@ -30,6 +30,7 @@ from threadpoolctl import threadpool_limits
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.executors import WorkerProcesses
 from ptychrome.callbacks.pipeline import Pipeline
+from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.memory import MemorySink
 from ptychrome.callbacks.sources.cxi import documents, read_cxi_set
 from ptychrome.devices.twin import TwinBeamline
@@ -103,10 +104,8 @@ def on_backend(recipe: Recipe, backend: str) -> Recipe:
     return Recipe.model_validate(options)
 
 
-def analyse(
-    folder: Path, probe: ProbeModel, twin: TwinBeamline, recipe: Recipe, workers: int
-) -> tuple[float, Score]:
-    """Wall seconds of the analysis and the score of its last revision."""
+def analyse(folder: Path, probe: ProbeModel, recipe: Recipe, workers: int) -> tuple[float, Revision]:
+    """Wall seconds of the analysis and its last revision."""
     sink = MemorySink()
     begin = time.perf_counter()
     pipeline = Pipeline(recipe, WorkerProcesses(workers), [sink], in_flight=workers)
@@ -115,8 +114,13 @@ def analyse(
     pipeline.close()
     seconds = time.perf_counter() - begin
     (revision,) = sink.latest.values()
+    return seconds, revision
+
+
+def judge(revision: Revision, twin: TwinBeamline) -> Score:
+    """Score of a revision against the truth on its pixels."""
     pixel_m = abs(float(revision.arrays["x"][1] - revision.arrays["x"][0]))
-    return seconds, score(revision.arrays, twin.truth(pixel_m, revision.arrays["energy"]))
+    return score(revision.arrays, twin.truth(pixel_m, revision.arrays["energy"]))
 
 
 def arguments() -> argparse.Namespace:
@@ -161,8 +165,9 @@ def main() -> None:
             twin = TwinBeamline(sample, seed=seed, frame_pixels=chosen.pixels)
             for name, backend in product(chosen.recipes, chosen.backends):
                 recipe = on_backend(load_recipe(name, n_clusters=N_STATES), backend)
-                seconds, result = analyse(folder, probe, twin, recipe, chosen.workers)
-                cells = row([sample, str(seed), f"{photons:.0e}", recipe.name, backend], seconds, result)
+                seconds, revision = analyse(folder, probe, recipe, chosen.workers)
+                label = [sample, str(seed), f"{photons:.0e}", recipe.name, backend]
+                cells = row(label, seconds, judge(revision, twin))
                 console.print(*cells)
                 table.add_row(*cells)
     console.print(table)

@@ -88,6 +88,12 @@ def documents():
 
 
 @pytest.fixture
+def collect():
+    """For tests with several runs: a collector for each."""
+    return Documents
+
+
+@pytest.fixture
 def RE(documents):
     engine = RunEngine({})
     engine.md_validator = validate_start

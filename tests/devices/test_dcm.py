@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ptychrome.devices.dcm import bragg_angle_deg, bragg_energy_eV
+from ptychrome.devices.bragg import bragg_angle_deg, bragg_energy_eV, fixed_exit_gap_mm
 from ptychrome.devices.simulated import SimulatedDCM
 
 
@@ -22,6 +22,13 @@ def test_known_angles(energy_eV, angle_deg):
 def test_energy_and_angle_invert_each_other():
     for energy_eV in (2100.0, 5465.0, 30000.0):
         assert bragg_energy_eV(bragg_angle_deg(energy_eV)) == pytest.approx(energy_eV, rel=1e-12)
+
+
+def test_gap_keeps_the_exit_height():
+    """Downstream of the second reflection the beam is 2 g cos θ higher."""
+    for angle_deg in (5.0, 21.39, 45.0):
+        gap_mm = fixed_exit_gap_mm(angle_deg, 20.0)
+        assert 2 * gap_mm * math.cos(math.radians(angle_deg)) == pytest.approx(20.0, rel=1e-12)
 
 
 def test_energy_below_backscattering_is_refused():
@@ -42,6 +49,8 @@ def test_moving_the_energy_moves_the_bragg_axis():
     reading = dcm.read()
     assert reading["dcm_energy"]["value"] == pytest.approx(5480.0, rel=1e-12)
     assert reading["dcm_energy_setpoint"]["value"] == 5480.0
+    assert dcm.gap.position == pytest.approx(fixed_exit_gap_mm(bragg_angle_deg(5480.0), 20.0), rel=1e-12)
+    assert dcm.pitch.position == 0.0  # of the second crystal: does not follow
     dcm.bragg.set(30.0).wait(timeout=5)
     assert dcm.energy.position == pytest.approx(12398.42 / 3.1356, rel=1e-12)
 

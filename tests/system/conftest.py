@@ -1,6 +1,9 @@
 """A small real scan that tests can interrupt between energies, and what to check afterwards."""
 
-import time
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +34,6 @@ RECIPE = {
     # so few sweeps leave much noise; the maps are to be there, not to be good
     "chemistry": {"mask": {"min_snr": 1.0, "max_sigma_eV": 20.0, "floor_snr": 1.0}},
 }
-PATIENCE_S = 60.0  # for what must happen; only a test that fails waits so long
 
 
 @dataclass
@@ -75,18 +77,37 @@ class Scan:
         return path
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Look until it is so."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited {PATIENCE_S:g} s in vain for {what}")
-        time.sleep(0.02)
+@pytest.fixture(scope="session")
+def ipython() -> Callable[..., subprocess.CompletedProcess]:
+    """``ipython(profile, cwd, *arguments)`` runs a real IPython to its end."""
+
+    def run(profile: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "IPython", f"--profile-dir={profile}", "--colors=NoColor", *arguments],
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=500,  # some minutes on a machine that does much else
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")
-def until() -> Callable[[Callable[[], bool], str], None]:
-    return wait_until
+def copy_profile() -> Callable[[Path, Path, str], Path]:
+    """``copy_profile(profile, folder, settings)``: its startup files as they are, with settings of our own.
+
+    IPython writes its history there too.
+    """
+
+    def copy(original: Path, folder: Path, settings: str) -> Path:
+        profile = folder / "profile_copy"
+        shutil.copytree(original / "startup", profile / "startup")
+        (profile / "settings.toml").write_text(settings)
+        return profile
+
+    return copy
 
 
 @pytest.fixture(scope="session")

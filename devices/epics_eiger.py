@@ -1,0 +1,283 @@
+"""The EIGER behind areaDetector: camera, ROI, statistics and HDF5 file writer, through Channel Access.
+
+The detector is armed once per staging and triggered by software for every frame, since arming takes an EIGER
+most of a second. The plugins form one chain, camera → ROI1 → Stats1 → HDF1, so that the sum of a frame is
+there when the frame is in the file.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ophyd import ADComponent as ADCpt
+from ophyd import Component as Cpt
+from ophyd import EigerDetectorCam, EpicsSignalRO, EpicsSignalWithRBV, Signal
+from ophyd.areadetector.plugins import HDF5Plugin_V34, PluginBase, ROIPlugin_V34, StatsPlugin_V34
+
+from ptychrome.devices.assets import FrameAssets
+from ptychrome.devices.file_detector import FileDetector
+from ptychrome.devices.frame_file import DATA_DATASET
+
+INTERNAL_SERIES, YES = 0, 1
+STREAM_SOURCE = 2  # DataSource: None, FileWriter, Stream
+STREAM_TO_FILE = 2  # FileWriteMode: Single, Capture, Stream
+MANY_TRIGGERS = 1_000_000  # more than any run has; disarming ends the series
+
+
+class DetectorError(RuntimeError):
+    """The detector did not do what it should; the message says what to look at."""
+
+
+@dataclass(frozen=True)
+class DetectorSite:
+    """What a beamline knows of its detector.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns of a frame as they are written.
+    pixel_size_m : (float, float)
+        Per row and per column.
+    distance_m : float
+        Sample to detector.
+    write_directory : str
+        Where the frames go, as the file plugin's computer names it.
+    read_directory : str
+        The same folder as this computer and the analysis name it.
+    roi_origin : (int, int) or None
+        First row and column of the frame within the camera's; None: the camera's whole frame.
+    mask_dataset : str
+        Of the pixel mask in the files, "" where there is none (flagged pixels are left out anyhow).
+    patience_s : float
+        How long beyond the exposure a frame may take to be in the file.
+    """
+
+    shape: tuple[int, int]
+    pixel_size_m: tuple[float, float]
+    distance_m: float
+    write_directory: str
+    read_directory: str
+    roi_origin: tuple[int, int] | None = None
+    mask_dataset: str = ""
+    patience_s: float = 5.0
+
+
+class FrameWriter(HDF5Plugin_V34):
+    """HDF1, opening its file with the first frame: it need not have seen a frame before (no "priming")."""
+
+    def stage(self) -> Any:
+        """As ophyd's, without asking for an earlier frame."""
+        return PluginBase.stage(self)
+
+
+class EpicsEiger(FileDetector):
+    """EIGER driven by areaDetector's ADEiger, frames written by its HDF5 plugin.
+
+    Staging stops the camera, sets it up and opens a file; unstaging closes the file and puts back every
+    setting as it was found. Photon energy and threshold (half of it) are set from the monochromator.
+
+    Parameters
+    ----------
+    prefix : str
+        Of the detector's records; below it ``cam1:``, ``ROI1:``, ``Stats1:`` and ``HDF1:``.
+    site : DetectorSite
+    energy : positioner, optional
+        Photon energy, eV; without it the camera's energy and threshold are left alone.
+    name : str
+        Data keys start with it: ``<name>_image`` (external) and ``<name>_total``, the sum of the frame.
+    companions : Companions
+        See `ptychrome.devices.file_detector`.
+    """
+
+    cam = ADCpt(EigerDetectorCam, "cam1:", kind="omitted")
+    roi1 = ADCpt(ROIPlugin_V34, "ROI1:", kind="omitted")
+    stats1 = ADCpt(StatsPlugin_V34, "Stats1:", kind="omitted")
+    hdf1 = ADCpt(FrameWriter, "HDF1:", kind="omitted")
+
+    exposure_time = Cpt(EpicsSignalWithRBV, "cam1:AcquireTime", kind="config")
+    photon_energy = Cpt(EpicsSignalWithRBV, "cam1:PhotonEnergy", kind="config")
+    threshold_energy = Cpt(EpicsSignalWithRBV, "cam1:ThresholdEnergy", kind="config")
+    bit_depth = Cpt(EpicsSignalRO, "cam1:BitDepthImage_RBV", kind="config")
+    image_mask_dataset = Cpt(Signal, value="", kind="config")
+    total = Cpt(EpicsSignalRO, "Stats1:Total_RBV", kind="hinted")
+
+    def __init__(
+        self, prefix: str = "", *, site: DetectorSite, energy: Any = None, name: str, **kwargs: Any
+    ) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+        self.image_mask_dataset.put(site.mask_dataset)
+        self._site = site
+        self._energy = energy
+        self._news = threading.Condition()
+        self._written = self._triggered = 0
+        self._lost: str | None = None
+        self._exposure_s = 0.0
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """Fields of `ptychrome.schema.DetectorGeometry`."""
+        return {
+            "shape": [int(n) for n in self._site.shape],
+            "pixel_size_m": [float(p) for p in self._site.pixel_size_m],
+            "distance_m": float(self._site.distance_m),
+        }
+
+    def stage(self) -> list[object]:
+        """Set the detector up, open a file and arm.
+
+        Raises
+        ------
+        DetectorError
+            If the file cannot be opened, the frame has another shape than the settings say, or the detector
+            does not arm. Everything is put back then.
+        """
+        self._put_and_see(self.cam.acquire, 0, "stop")
+        name = f"{self.name}_{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
+        self._exposure_s = float(self.exposure_time.get())
+        self.stage_sigs.clear()
+        self.stage_sigs.update(self._settings(name))
+        staged = super().stage()
+        try:
+            self._check()
+            self._put_and_see(self.hdf1.capture, 1, "open its file")
+            self._put_and_see(self.cam.acquire, 1, "arm")
+            # run=False: what was heard last is the number of frames of the file before
+            self.hdf1.num_captured.subscribe(self._on_written, run=False)
+            self._written, self._triggered, self._lost = int(self.hdf1.num_captured.get()), 0, None
+        except Exception:
+            self.unstage()
+            raise
+        path = Path(self._site.read_directory) / f"{name}.h5"
+        self._begin(FrameAssets(self.image_key, path, DATA_DATASET, self._site.shape))
+        return staged
+
+    def unstage(self) -> list[object]:
+        """Cut a running exposure short, disarm, close the file and put back all settings."""
+        self._end()
+        try:
+            self.hdf1.num_captured.clear_sub(self._on_written)
+            self._put_and_see(self.cam.acquire, 0, "stop")
+        finally:
+            try:
+                self._put_and_see(self.hdf1.capture, 0, "close its file")
+            finally:
+                unstaged = super().unstage()
+        return unstaged
+
+    def _settings(self, file_name: str) -> Mapping[str, Any]:
+        """What to set, in this order; unstaging goes the other way."""
+        site, rows, columns = self._site, *self._site.shape
+        settings: dict[str, Any] = {}
+        if self._energy is not None:
+            energy_eV = float(self._energy.position)
+            settings["photon_energy"] = energy_eV
+            settings["threshold_energy"] = energy_eV / 2
+        settings |= {
+            "cam.trigger_mode": INTERNAL_SERIES,
+            "cam.manual_trigger": YES,
+            "cam.num_triggers": MANY_TRIGGERS,
+            "cam.num_images": 1,
+            "cam.acquire_period": self._exposure_s,
+            "cam.data_source": STREAM_SOURCE,
+            "cam.array_callbacks": 1,
+            "roi1.nd_array_port": self.cam.port_name.get(),
+            "stats1.nd_array_port": self.roi1.port_name.get(),
+            "stats1.compute_statistics": "Yes",
+            "hdf1.nd_array_port": self.stats1.port_name.get(),
+            "hdf1.file_path": site.write_directory,
+            "hdf1.file_name": file_name,
+            "hdf1.file_template": "%s%s.h5",
+            "hdf1.file_write_mode": STREAM_TO_FILE,
+            "hdf1.auto_increment": 0,
+            "hdf1.num_capture": 0,
+            "hdf1.lazy_open": "Yes",
+            "hdf1.swmr_mode": "On",
+            "hdf1.num_frames_chunks": 1,
+            "hdf1.num_frames_flush": 1,
+        }
+        whole = site.roi_origin is None
+        row, column = site.roi_origin or (0, 0)
+        crop = "Disable" if whole else "Enable"
+        settings |= {"roi1.roi_enable.x": crop, "roi1.roi_enable.y": crop}
+        if not whole:
+            settings |= {
+                "roi1.min_xyz.min_x": column,
+                "roi1.size.x": columns,
+                "roi1.min_xyz.min_y": row,
+                "roi1.size.y": rows,
+            }
+        return settings
+
+    def _check(self) -> None:
+        """Refuse what would only show with the first frame or, worse, in the analysis."""
+        site = self._site
+        if not self.hdf1.file_path_exists.get():
+            raise DetectorError(
+                f"{self.name} cannot write to {site.write_directory}: no such directory on the file plugin's "
+                "computer; create it or set another one"
+            )
+        size = self.cam.max_size
+        camera = int(size.max_size_y.get()), int(size.max_size_x.get())
+        row, column = site.roi_origin or (0, 0)
+        fits = row + site.shape[0] <= camera[0] and column + site.shape[1] <= camera[1]
+        if not fits or (site.roi_origin is None and tuple(site.shape) != camera):
+            raise DetectorError(
+                f"{self.name} has frames of {camera[0]} × {camera[1]} pixels; the settings expect "
+                f"{site.shape} at {site.roi_origin or 'its origin'}: correct shape or roi_origin"
+            )
+
+    def _put_and_see(self, signal: EpicsSignalWithRBV, value: int, what: str) -> None:
+        """Write, and wait until it is so."""
+        try:
+            signal.set(value, timeout=self._site.patience_s).wait(timeout=2 * self._site.patience_s)
+        except Exception as error:
+            message = self.hdf1.write_message.get() if signal.parent is self.hdf1 else ""
+            raise DetectorError(
+                f"{self.name} did not {what} within {self._site.patience_s:g} s ({signal.pvname}): "
+                f"{message or error or type(error).__name__}"
+            ) from error
+
+    def _on_written(self, value: int, **_: Any) -> None:
+        with self._news:
+            self._written = int(value)
+            self._news.notify_all()
+
+    def _end(self) -> None:
+        self._closing.set()
+        with self._news:
+            self._news.notify_all()
+        super()._end()
+
+    def _take(self) -> int:
+        if self._lost:
+            raise DetectorError(self._lost)
+        wanted = self._triggered + 1
+        self.cam.special_trigger_button.put(1, wait=False)
+        with self._news:
+            limit_s = self._exposure_s + self._site.patience_s
+            self._news.wait_for(lambda: self._written >= wanted or self._closing.is_set(), limit_s)
+            written = self._written
+        if self._closing.is_set() and written < wanted:
+            raise self._cut_short()
+        if written != wanted:
+            # which frame belongs to which position can no longer be told: nothing more goes to this file
+            self._lost = (
+                f"{self.name}: {written} frames in the file after {wanted} triggers ({limit_s:g} s after the "
+                "last); a frame was lost, or something else triggers. The frames so far are good; look at "
+                "the detector and its DroppedArrays, then scan again"
+            )
+            raise DetectorError(self._lost)
+        self._triggered = wanted
+        return wanted - 1
+
+    def _source(self) -> str:
+        return f"PV:{self.prefix}HDF1:FullFileName_RBV"
+
+    def _dtype(self) -> str:
+        return f"<u{int(self.bit_depth.get()) // 8}"

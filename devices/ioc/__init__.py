@@ -1,0 +1,1 @@
+"""A simulated beamline behind Channel Access: an IOC (caproto) that serves the twin."""

@@ -1,0 +1,254 @@
+"""The EIGER's records: driver, ROI, statistics and HDF5 file plugin, as far as a scan looks at them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychrome.devices.detector_model import DetectorModel
+from ptychrome.devices.frame_file import FrameFile
+from ptychrome.devices.ioc.channels import Database, choice, count, label, number, setting, text
+
+OFF_ON, NO_YES, ENABLE = "Off|On", "No|Yes", "Disable|Enable"
+TRIGGER_MODES = "Internal Series|Internal Enable|External Series|External Enable"
+
+
+class Exposure(Protocol):
+    """One frame, (ny, nx) uint32 counts, and what was measured along with it."""
+
+    @property
+    def counts(self) -> NDArray[np.uint32]: ...
+
+
+class EigerRecords:
+    """The detector of a simulated beamline.
+
+    Parameters
+    ----------
+    database : dict
+        Takes the records.
+    prefix : str
+    model : DetectorModel
+    expose : coroutine function
+        ``await expose(exposure_s)`` takes a frame and posts what was measured along with it.
+    wall_s : callable
+        Seconds to wait for something that physically takes so many.
+
+    Attributes
+    ----------
+    frames_to_drop : int
+        So many of the next frames get lost on their way to the file.
+    hanging : bool
+        Triggers are ignored.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        prefix: str,
+        model: DetectorModel,
+        expose: Callable[[float], Awaitable[Exposure]],
+        wall_s: Callable[[float], float],
+    ) -> None:
+        self.frames_to_drop = 0
+        self.hanging = False
+        self._expose = expose
+        self._wall_s = wall_s
+        self._model = model
+        self._file: FrameFile | None = None
+        self._frames = 0
+        self._armed = False
+        self._disarming = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._add_camera(database, f"{prefix}cam1:")
+        self._add_roi(database, f"{prefix}ROI1:")
+        self._add_statistics(database, f"{prefix}Stats1:")
+        self._add_file_plugin(database, f"{prefix}HDF1:")
+
+    def _add_camera(self, database: Database, prefix: str) -> None:
+        def add(name: str, make: Callable[[], Any], on_put: Any = None) -> Any:
+            return setting(database, prefix + name, make, on_put)
+
+        rows, columns = self._model.shape
+        self._acquire = add("Acquire", lambda: choice("Done|Acquire"), self._put_acquire)
+        self._exposure_s = add("AcquireTime", lambda: number(1.0, units="s"))
+        add("AcquirePeriod", lambda: number(1.0, units="s"))
+        self._photon_energy = add("PhotonEnergy", lambda: number(8047.8, units="eV", precision=2))
+        self._threshold = add("ThresholdEnergy", lambda: number(4023.9, units="eV", precision=2))
+        add("TriggerMode", lambda: choice(TRIGGER_MODES))
+        add("ManualTrigger", lambda: choice(NO_YES))
+        self._n_triggers = add("NumTriggers", lambda: count(1))
+        add("NumImages", lambda: count(1))
+        add("DataSource", lambda: choice("None|FileWriter|Stream", 2))
+        add("ArrayCallbacks", lambda: choice(ENABLE, 1))
+        self._array_counter = add("ArrayCounter", lambda: count(0))
+        trigger = choice("Done|Trigger")
+        trigger.on_put = self._put_trigger
+        database |= {
+            f"{prefix}{name}": channel
+            for name, channel in {
+                "Trigger": trigger,
+                "BitDepthImage_RBV": count(self._model.bit_depth),
+                "MaxSizeX_RBV": count(columns),
+                "MaxSizeY_RBV": count(rows),
+                "ArraySizeX_RBV": count(columns),
+                "ArraySizeY_RBV": count(rows),
+                "PortName_RBV": label("EIGER"),
+                "Manufacturer_RBV": label("Dectris"),
+                "Model_RBV": label("EIGER 1M (simulated)"),
+                "Armed": choice("Unarmed|Armed"),
+            }.items()
+        }
+        self._armed_record = database[f"{prefix}Armed"]
+
+    def _add_plugin(
+        self, database: Database, prefix: str, kind: str, port: str, source: str
+    ) -> Callable[..., Any]:
+        """What every plugin has; returns a function that adds a setting."""
+
+        def add(name: str, make: Callable[[], Any], on_put: Any = None) -> Any:
+            return setting(database, prefix + name, make, on_put)
+
+        add("EnableCallbacks", lambda: choice(ENABLE))
+        add("BlockingCallbacks", lambda: choice(NO_YES))
+        add("NDArrayPort", lambda: label(source))
+        add("DroppedArrays", lambda: count(0))
+        database[f"{prefix}PluginType_RBV"] = label(kind)
+        database[f"{prefix}PortName_RBV"] = label(port)
+        return add
+
+    def _add_roi(self, database: Database, prefix: str) -> None:
+        add = self._add_plugin(database, prefix, "NDPluginROI", "ROI1", "EIGER")
+        rows, columns = self._model.shape
+        # bounds of each axis: enabled, first pixel, pixels
+        self._roi = [
+            (
+                add(f"Enable{axis}", lambda: choice(ENABLE)),
+                add(f"Min{axis}", lambda: count(0)),
+                add(f"Size{axis}", lambda size=size: count(size)),
+            )
+            for axis, size in (("Y", rows), ("X", columns))
+        ]
+
+    def _add_statistics(self, database: Database, prefix: str) -> None:
+        add = self._add_plugin(database, prefix, "NDPluginStats", "STATS1", "EIGER")
+        add("ComputeStatistics", lambda: choice(NO_YES))
+        self._total = database[f"{prefix}Total_RBV"] = number(0.0, units="counts", precision=0)
+
+    def _add_file_plugin(self, database: Database, prefix: str) -> None:
+        add = self._add_plugin(database, prefix, "NDFileHDF5 ver1.10.6", "HDF1", "EIGER")
+        self._path_exists = database[f"{prefix}FilePathExists_RBV"] = choice(NO_YES)
+        self._directory = add("FilePath", lambda: text("/tmp/"), self._put_path)
+        self._file_name = add("FileName", text)
+        self._template = add("FileTemplate", lambda: text("%s%s_%3.3d.h5"))
+        for name, make in {
+            "FileWriteMode": lambda: choice("Single|Capture|Stream"),
+            "AutoIncrement": lambda: choice(NO_YES, 1),
+            "NumCapture": lambda: count(1),
+            "LazyOpen": lambda: choice(NO_YES),
+            "SWMRMode": lambda: choice(OFF_ON),
+            "NumFramesChunks": lambda: count(1),
+            "NumFramesFlush": lambda: count(1),
+        }.items():
+            add(name, make)
+        self._capture = add("Capture", lambda: choice("Done|Capture"), self._put_capture)
+        self._captured = database[f"{prefix}NumCaptured_RBV"] = count(0)
+        self._full_name = database[f"{prefix}FullFileName_RBV"] = text()
+        self._message = database[f"{prefix}WriteMessage"] = text()
+        self._dropped = database[f"{prefix}DroppedArrays_RBV"]
+
+    async def _put_path(self, path: str) -> None:
+        await self._path_exists.post("Yes" if Path(path).is_dir() else "No")
+
+    async def _put_acquire(self, state: str) -> None:
+        if state == "Acquire":
+            self._armed, self._frames = True, 0
+            self._disarming.clear()
+            await self._array_counter.post(0)
+            await self._armed_record.post("Armed")
+        else:
+            await self._disarm()
+
+    async def _disarm(self) -> None:
+        self._armed = False
+        self._disarming.set()
+        if self._task is not None:
+            await self._task
+        await self._armed_record.post("Unarmed")
+
+    async def _put_trigger(self, _: Any) -> None:
+        """As the driver: ignored unless armed and idle."""
+        idle = self._task is None or self._task.done()
+        if self._armed and idle and not self.hanging:
+            self._task = asyncio.get_running_loop().create_task(self._take_frame())
+
+    async def _take_frame(self) -> None:
+        loop = asyncio.get_running_loop()
+        exposure_s = self._exposure_s.value
+        ends = loop.time() + self._wall_s(exposure_s)
+        exposure = await self._expose(exposure_s)
+        if (rest := ends - loop.time()) > 0:
+            try:
+                await asyncio.wait_for(self._disarming.wait(), rest)
+            except TimeoutError:
+                pass
+            else:
+                return  # cut short
+        self._frames += 1
+        await self._array_counter.post(self._frames)
+        if self.frames_to_drop > 0:
+            self.frames_to_drop -= 1
+            await self._dropped.post(self._dropped.value + 1)
+            return
+        window = tuple(
+            slice(first.value, first.value + size.value) if enabled.value == "Enable" else slice(None)
+            for enabled, first, size in self._roi
+        )
+        frame, mask = exposure.counts[window], self._model.mask[window]
+        valid = (mask == 0) & (frame < 2**self._model.bit_depth - 1)
+        await self._total.post(float(frame.sum(where=valid, dtype=np.uint64)))
+        if self._capture.value == "Capture":
+            await self._write(frame, mask)
+
+    async def _write(self, frame: NDArray[np.uint32], mask: NDArray[np.uint32]) -> None:
+        try:
+            if self._file is None:
+                self._file = FrameFile(Path(self._full_name.value), mask, self._fields())
+            written = self._file.append(frame) + 1
+        except OSError as error:
+            await self._message.post(str(error)[:200])
+        else:
+            await self._captured.post(written)
+
+    async def _put_capture(self, state: str) -> None:
+        if state == "Capture":
+            await self._captured.post(0)
+            await self._message.post("")
+            folder = self._directory.value.rstrip("/")
+            name = self._template.value.replace("%s%s", f"{folder}/{self._file_name.value}")
+            await self._full_name.post(name)
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def close(self) -> None:
+        """Close the file, if one is open."""
+        if self._file is not None:
+            self._file.close()
+
+    def _fields(self) -> dict[str, Any]:
+        y_m, x_m = self._model.pixel_size_m
+        return {
+            "count_time": float(self._exposure_s.value),
+            "bit_depth_image": int(self._model.bit_depth),
+            "threshold_energy": float(self._threshold.value),
+            "photon_energy": float(self._photon_energy.value),
+            "detector_distance": float(self._model.distance_m),
+            "x_pixel_size": float(x_m),
+            "y_pixel_size": float(y_m),
+        }

@@ -1,0 +1,162 @@
+"""The devices of a beamline, made from its settings; imported only after `prepare_channel_access`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ophyd import Device
+from ophyd.signal import EpicsSignalBase
+
+from ptychrome.devices.epics import (
+    EpicsDCM,
+    EpicsFrontEnd,
+    EpicsIonChamber,
+    EpicsKB,
+    EpicsMotorStage,
+    EpicsRingCurrent,
+    EpicsShutter,
+    EpicsStage,
+)
+from ptychrome.devices.epics_eiger import DetectorSite, EpicsEiger
+from ptychrome.devices.file_detector import Companions
+from ptychrome.profiles.beamline_settings import BeamlineSettings, EigerSettings, StageSettings
+
+
+@dataclass(frozen=True)
+class Beamline:
+    """All devices of a beamline, ready for plans; attributes as those of a simulated one."""
+
+    dcm: EpicsDCM
+    stage: EpicsStage | EpicsMotorStage
+    eiger: EpicsEiger
+    kb: EpicsKB
+    i0: EpicsIonChamber
+    ring_current: EpicsRingCurrent
+    shutter: EpicsShutter
+    front_end: EpicsFrontEnd | None
+
+    @property
+    def devices(self) -> list[Device]:
+        """All of them."""
+        return [device for device in vars(self).values() if device is not None]
+
+    @property
+    def baseline(self) -> list[Device]:
+        """What is worth a reading before and after every run."""
+        return [self.dcm, self.stage, self.kb, self.ring_current]
+
+    @property
+    def scanned(self) -> list[EpicsSignalBase]:
+        """Signals without which a scan cannot go on."""
+        axes = map(_readback, (self.dcm.bragg, self.dcm.gap, self.stage.x, self.stage.y))
+        others = (self.eiger.total, self.i0.value, self.ring_current.value, self.shutter.is_open)
+        return [*axes, *others]
+
+    def wait(self, timeout_s: float) -> dict[str, list[str]]:
+        """Wait for all devices to connect.
+
+        Returns
+        -------
+        dict
+            Of each device that is off-line after the time: the records that are missing. They go on being
+            looked for.
+        """
+        end = time.monotonic() + timeout_s
+        offline = {}
+        for device in self.devices:
+            try:
+                device.wait_for_connection(timeout=max(end - time.monotonic(), 0.01))
+            except TimeoutError:
+                offline[device.name] = missing_records(device)
+        return {name: records for name, records in offline.items() if records}
+
+
+def _readback(axis: Any) -> EpicsSignalBase:
+    return axis.readback if hasattr(axis, "readback") else axis.user_readback
+
+
+def missing_records(device: Device) -> list[str]:
+    """Names of a device's records that nobody serves now."""
+    return [
+        record
+        for walk in device.walk_signals(include_lazy=False)
+        if isinstance(walk.item, EpicsSignalBase)
+        for record, connected in walk.item._connection_states.items()
+        if not connected
+    ]
+
+
+def beamline(settings: BeamlineSettings, frames: Path) -> Beamline:
+    """Make all devices; they connect by themselves, whenever they can be reached.
+
+    Parameters
+    ----------
+    settings : BeamlineSettings
+    frames : Path
+        Folder of the detector's files where the settings name none.
+    """
+    dcm = _dcm(settings)
+    i0 = EpicsIonChamber(settings.i0, name="i0", labels={"detectors"})
+    ring_current = EpicsRingCurrent(settings.ring_current, name="ring_current", labels={"detectors"})
+    shutter = EpicsShutter(settings.shutter, name="shutter")
+    probe: Mapping[str, Any] = settings.probe.model_dump()
+    return Beamline(
+        dcm=dcm,
+        stage=_stage(settings.stage),
+        eiger=EpicsEiger(
+            settings.eiger.prefix,
+            site=_site(settings.eiger, frames),
+            energy=dcm.energy,
+            name="eiger",
+            companions=Companions(monitors=(i0, ring_current), shutter=shutter, probe=probe),
+            labels={"detectors"},
+        ),
+        kb=EpicsKB(settings.kb, name="kb", labels={"motors"}),
+        i0=i0,
+        ring_current=ring_current,
+        shutter=shutter,
+        front_end=EpicsFrontEnd(settings.front_end, name="front_end") if settings.front_end else None,
+    )
+
+
+def _dcm(settings: BeamlineSettings) -> EpicsDCM:
+    values = settings.dcm.model_dump()
+    settle_s, timeout_s = values.pop("settle_s"), values.pop("timeout_s")
+    dcm = EpicsDCM(values.pop("prefix"), name="dcm", labels={"motors"}, settle_time=settle_s, **values)
+    for axis in (dcm, dcm.energy, dcm.bragg, dcm.gap, dcm.pitch):
+        axis.timeout = timeout_s
+    return dcm
+
+
+def _stage(settings: StageSettings) -> EpicsStage | EpicsMotorStage:
+    where: dict[str, Any] = {"x": settings.x, "y": settings.y, "name": "stage", "labels": {"motors"}}
+    stage: EpicsStage | EpicsMotorStage
+    if settings.kind == "motors":
+        stage = EpicsMotorStage(settings.prefix, **where)
+    else:
+        stage = EpicsStage(settings.prefix, readback_suffix=settings.readback_suffix, **where)
+    for axis in (stage.x, stage.y):
+        axis.tolerance, axis.settle_time, axis.timeout = (
+            settings.tolerance_m,
+            settings.settle_s,
+            settings.timeout_s,
+        )
+    return stage
+
+
+def _site(settings: EigerSettings, frames: Path) -> DetectorSite:
+    read_directory = str(settings.read_directory or frames.resolve())
+    return DetectorSite(
+        shape=settings.shape,
+        pixel_size_m=settings.pixel_size_m,
+        distance_m=settings.distance_m,
+        write_directory=settings.write_directory or read_directory,
+        read_directory=read_directory,
+        roi_origin=settings.roi_origin,
+        mask_dataset=settings.mask_dataset,
+        patience_s=settings.patience_s,
+    )

@@ -1,0 +1,22 @@
+"""RunEngine with a memory, Tiled and live analysis; ``progress()`` tells how far the analysis is."""
+# names from before: settings (00-settings.py)
+# ruff: noqa: F821
+# mypy: disable-error-code="name-defined, assignment"
+
+from bluesky.magics import BlueskyMagics
+from bluesky.utils import ProgressBarManager
+from databroker import Broker
+from IPython import get_ipython
+
+from ptychrome.profiles.interactive import best_effort_callback, persistent_metadata, start_session
+from ptychrome.profiles.tiled_server import raw_container
+
+session = start_session(settings)
+RE = session.RE
+RE.md = persistent_metadata(session)
+RE.waiting_hook = ProgressBarManager()
+cat = session.client()
+db = Broker(raw_container(cat))  # the same runs as databroker shows them: db[-1].table()
+bec = best_effort_callback(RE)
+progress = session.progress
+get_ipython().register_magics(BlueskyMagics)  # %wa, %mov, %ct, …

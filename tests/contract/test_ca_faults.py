@@ -1,0 +1,227 @@
+"""Faults on purpose, through Channel Access: nothing lost or doubled, or a clear message; always safe."""
+
+import operator
+import re
+import threading
+
+import h5py
+import hdf5plugin  # noqa: F401  (the filter that the frames are compressed with)
+import numpy as np
+import pytest
+from bluesky import Msg
+from bluesky.preprocessors import plan_mutator
+from bluesky.utils import FailedStatus, RunEngineInterrupted, single_gen
+
+from ptychrome.plans.spectro_ptycho import spectro_ptycho
+from ptychrome.profiles.beamline_settings import SuspenderSettings
+from ptychrome.profiles.suspenders import install_suspenders
+
+ENERGIES = [5420.0, 5465.5, 5480.25]
+TRAJECTORY = {"kind": "points", "x": [-1e-7, 0.0, 1e-7, 2e-7], "y": [0.0, 3e-7, 0.0, -3e-7]}
+MASK = "/entry/instrument/detector/detectorSpecific/pixel_mask"
+CAMERA = "acquire trigger_mode manual_trigger num_triggers num_images acquire_period photon_energy"
+WRITER = "capture file_path file_name file_template file_write_mode num_capture lazy_open swmr_mode enable"
+SETTINGS = [f"cam.{name}" for name in CAMERA.split()] + [f"hdf1.{name}" for name in WRITER.split()]
+SETTINGS += ["cam.threshold_energy", "hdf1.nd_array_port", "stats1.nd_array_port", "stats1.enable"]
+
+
+def scan(ca, **options):
+    options = {
+        "energies": ENERGIES,
+        "trajectory": TRAJECTORY,
+        "exposure_s": 0.1,
+        "sample_name": "P1",
+    } | options
+    return spectro_ptycho([ca.eiger], ca.dcm, ca.stage, **options)
+
+
+def at(command, occurrence, act):
+    """A preprocessor that does something before the n-th message of a kind: returns a message, or None."""
+    seen = 0
+
+    def insert(msg):
+        nonlocal seen
+        seen += msg.command == command
+        if msg.command == command and seen == occurrence:
+            request = act()
+            return (None, None) if request is None else (None, single_gen(request))
+        return None, None
+
+    return lambda plan: plan_mutator(plan, insert)
+
+
+def pause():
+    return Msg("pause", None, defer=False)
+
+
+def found(ca):
+    return {name: operator.attrgetter(name)(ca.eiger).get() for name in SETTINGS}
+
+
+@pytest.fixture
+def as_found(ca, until):
+    """Whatever a test does, the detector is left as it was found, and shutter and file are closed."""
+    before = found(ca)
+    yield
+    until(lambda: ca.shutter.is_open.get() == 0, "a closed shutter")
+    assert found(ca) == before
+    assert before["cam.acquire"] == before["hdf1.capture"] == 0
+
+
+def check_frames(documents):
+    """Every event has a frame of its own, the very one whose sum it carries; returns their number."""
+    events, frames = documents.events(), documents.frames()
+    assert sorted(events) == sorted(frames) == list(range(1, len(events) + 1))
+    assert len(set(frames.values())) == len(frames)
+    (resource,) = documents.of("stream_resource")
+    # a file that somebody still has open for writing cannot be opened for writing again
+    with h5py.File(resource["uri"].removeprefix("file://localhost"), "r+") as file:
+        stored, good = file[resource["parameters"]["dataset"]][()], file[MASK][()] == 0
+    valid = good & (stored < 2**32 - 1)
+    sums = stored.sum(axis=(1, 2), where=valid, dtype=np.uint64)
+    for number, event in events.items():
+        assert event["data"]["eiger_total"] == sums[frames[number]] > 0
+    return len(events)
+
+
+def check_complete(documents):
+    """Every planned point is there once."""
+    assert documents.stop["exit_status"] == "success"
+    assert check_frames(documents) == 12
+    expected = [
+        (energy, x, y) for energy in ENERGIES for x, y in zip(TRAJECTORY["x"], TRAJECTORY["y"], strict=True)
+    ]
+    data = [event["data"] for _, event in sorted(documents.events().items())]
+    assert [(d["dcm_energy_setpoint"], d["stage_x"], d["stage_y"]) for d in data] == expected
+
+
+@pytest.mark.parametrize(("command", "occurrence"), [("set", 5), ("trigger", 4), ("wait", 8), ("save", 5)])
+def test_pause_and_resume_lose_and_double_nothing(RE, documents, ca, as_found, until, command, occurrence):
+    RE.preprocessors.append(at(command, occurrence, pause))
+    with pytest.raises(RunEngineInterrupted):
+        RE(scan(ca))
+    until(lambda: ca.shutter.is_open.get() == 0, "a closed shutter")
+    RE.resume()
+    check_complete(documents)
+
+
+@pytest.mark.parametrize("end", ["abort", "stop", "halt"])
+def test_ending_early_is_safe(RE, documents, ca, as_found, end):
+    RE.preprocessors.append(at("trigger", 13, pause))
+    with pytest.raises(RunEngineInterrupted):
+        RE(scan(ca))
+    getattr(RE, end)()
+    assert check_frames(documents) == 4  # three devices are triggered at each point
+    RE.preprocessors.clear()
+    documents.all.clear()
+    RE(scan(ca))  # ready for the next one
+    check_complete(documents)
+
+
+def test_interrupt_in_a_long_exposure_is_safe(RE, documents, ca, as_found, simulate, until):
+    """What Ctrl-C does (the RunEngine's handler requests the pause), in mid-exposure."""
+    simulate("Clock", 1.0)
+    armed = ca.eiger.cam.armed
+    interrupter = threading.Thread(
+        target=lambda: (until(lambda: armed.get() == 1, "an armed detector"), RE.request_pause())
+    )
+    interrupter.start()
+    with pytest.raises(RunEngineInterrupted):
+        RE(scan(ca, exposure_s=3600.0))
+    interrupter.join()
+    RE.abort()
+    assert documents.stop["exit_status"] == "abort"
+    assert documents.events() == {}
+
+
+def test_beam_dump_suspends_and_the_scan_goes_on_by_itself(RE, documents, ca, as_found, simulate, until):
+    """The beam is back once the shutter has closed, as it does in every pause."""
+    (*suspenders,) = install_suspenders(RE, ca, SuspenderSettings(ring_current_mA=50.0, resume_mA=90.0))
+
+    def lose_the_beam():
+        simulate("Dump", 1)
+
+        def bring_it_back():
+            until(lambda: ca.shutter.is_open.get() == 0, "a closed shutter")
+            simulate("Dump", 0)
+
+        threading.Thread(target=bring_it_back).start()
+
+    RE.preprocessors.append(at("trigger", 13, lose_the_beam))
+    try:
+        RE(scan(ca))
+    finally:
+        for suspender in suspenders:
+            RE.remove_suspender(suspender)
+    check_complete(documents)
+    assert all(event["data"]["i0"] > 0 for event in documents.events().values())
+
+
+def test_disconnected_stage_suspends_and_the_scan_goes_on_by_itself(
+    RE, documents, ca, as_found, simulate, until
+):
+    suspenders = install_suspenders(RE, ca, SuspenderSettings())
+
+    def disconnect():
+        simulate("Offline", "Piezo")
+        until(lambda: not ca.stage.x.readback.connected, "a disconnected stage")
+
+        def reconnect():
+            until(lambda: ca.shutter.is_open.get() == 0, "a closed shutter")
+            simulate("Offline", "")
+
+        threading.Thread(target=reconnect).start()
+
+    RE.preprocessors.append(at("trigger", 13, disconnect))
+    try:
+        RE(scan(ca))
+    finally:
+        for suspender in suspenders:
+            RE.remove_suspender(suspender)
+    check_complete(documents)
+
+
+@pytest.mark.parametrize(
+    ("fault", "axis", "message"),
+    [
+        ("Stall", "Stage:X", r"stage_x stopped at .* on its way to 1e-07"),
+        ("Stall", "DCM:Gap", r"dcm_energy did not reach 5465.500 eV: dcm_gap stopped at"),
+        ("Limit", "DCM:Bragg", r"dcm_energy did not reach 5465.500 eV: dcm_bragg ran into its low limit"),
+    ],
+)
+def test_motor_that_does_not_arrive_stops_the_scan(
+    RE, documents, ca, as_found, simulate, fault, axis, message
+):
+    moves = 3 if axis == "Stage:X" else 1  # the third position, or the second energy
+    target = ca.stage.x if axis == "Stage:X" else ca.dcm.energy
+    begun = 0
+
+    def prepare(msg):
+        nonlocal begun
+        if msg.command == "set" and msg.obj is target:
+            begun += 1
+            if begun == moves + (target is ca.dcm.energy):
+                simulate(fault, axis)
+        return None, None
+
+    RE.preprocessors.append(lambda plan: plan_mutator(plan, prepare))
+    with pytest.raises(FailedStatus) as failure:
+        RE(scan(ca))
+    assert re.search(message, str(failure.value.__cause__))
+    assert documents.stop["exit_status"] == "fail"
+    assert check_frames(documents) == (2 if target is ca.stage.x else 4)
+
+
+@pytest.mark.parametrize(("fault", "value"), [("DropFrames", 1), ("Hang", 1)])
+def test_missing_frame_stops_the_scan(RE, documents, connect, ca, as_found, simulate, fault, value):
+    """A detector that gives no frame: after exposure and patience the scan ends, the frames so far good."""
+    impatient = connect(eiger={"patience_s": 2.0})
+
+    RE.preprocessors.append(at("trigger", 13, lambda: simulate(fault, value)))
+    with pytest.raises(FailedStatus) as failure:
+        RE(scan(impatient))
+    cause = str(failure.value.__cause__)
+    assert "eiger: 4 frames in the file after 5 triggers" in cause
+    assert "look at the detector" in cause
+    assert documents.stop["exit_status"] == "fail"
+    assert check_frames(documents) == 4
