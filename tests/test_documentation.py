@@ -192,7 +192,7 @@ def test_the_recipe_shown_is_valid():
 
 def test_the_settings_name_every_key_with_its_default():
     text = (ROOT / "profiles" / "profile_twin" / "settings.toml").read_text()
-    shown = tomllib.loads(re.sub(r"^# (workers|tiled_uri)", r"\1", text, flags=re.MULTILINE))
+    shown = tomllib.loads(re.sub(r"^# (workers|tiled_uri|stream)", r"\1", text, flags=re.MULTILINE))
     assert set(shown) == set(TwinSessionSettings.model_fields)
     assert TwinSessionSettings(**tomllib.loads(text)) == TwinSessionSettings()
 

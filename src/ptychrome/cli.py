@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 serve=options.serve,
                 json_file=options.json,
                 port=options.port,
+                frames=options.frames,
                 ioc_port=ioc_port,
             )
         if options.command == "spectra":
@@ -144,7 +145,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--port", type=int, default=0, metavar="N", help="of the Tiled server (default: any free one)"
     )
-
+    demo.add_argument(
+        "--frames", choices=("files", "stream"), default="files",
+        help="how frames reach the analysis: files (default), or the detector's own 0MQ stream",
+    )  # fmt: skip
     demo.add_argument(
         "--control", choices=("twin", "epics"), default="twin",
         help="twin (default): the simulation inside this process; epics: behind an IOC of its own, through "

@@ -19,6 +19,9 @@ RAW_ROOT = "raw"
 START_KEY = "ptychrome"
 PREPARATION_KEY = "preparation"  # optional, in the start document: by it reports group particles
 
+# mimetype of a stream_resource whose frames come through a detector's stream; its parameters name the series
+STREAM_MIMETYPE = "application/x-dectris-stream"
+
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Vector = tuple[FiniteFloat, FiniteFloat, FiniteFloat]

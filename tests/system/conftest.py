@@ -19,6 +19,7 @@ from bluesky import preprocessors as bpp
 
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.raw import replay
+from ptychrome.devices.simplon_simulator import SimplonSimulator
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
 from ptychrome.plans import spectro_ptycho, square
@@ -132,8 +133,9 @@ def measure() -> Callable[..., Scan]:
         frames: Path,
         before: Callable[..., Any] = lambda k, beamline: None,
         energies: Sequence[float] = ENERGIES,
+        stream: SimplonSimulator | None = None,
     ) -> Scan:
-        beamline = simulated_beamline(TwinBeamline("P1", frame_pixels=64), frames)
+        beamline = simulated_beamline(TwinBeamline("P1", frame_pixels=64), frames, stream=stream)
         scan, measured = Scan(list(energies)), iter(range(len(energies)))
 
         def interject(msg: Any) -> tuple[Any, None]:

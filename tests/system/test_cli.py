@@ -68,6 +68,10 @@ MISTAKES = {
     "unknown recipe": ([*PROCESS, "--recipe", "best9"], ["best9", "live", "paper"]),
     "unknown recipe of the demo": (["demo", "--no-serve", "--recipe", "best9"], ["best9", "live", "paper"]),
     "unknown particle": (["demo", "--no-serve", "--particles", "P1,Q7"], ["Q7", "P1", "LiVO3"]),
+    "stream of the IOC": (
+        ["demo", "--no-serve", "--frames", "stream", "--control", "epics"],
+        ["--frames stream", "--control twin"],
+    ),
     "missing file": (["process", "nowhere.cxi", "--out", "out.nxs"], ["nowhere.cxi", "no such file"]),
     "one of two files missing": (["process", "good.cxi", "no.cxi", "--out", "out.nxs"], ["no.cxi"]),
     "empty folder": (["process", "folder", "--out", "out.nxs"], ["folder", "no CXI file"]),
