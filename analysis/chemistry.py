@@ -22,6 +22,7 @@ from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.xanes import XanesFit
 
 Float = NDArray[np.float64]
+SCAN_BEGINS_EV = 45.0  # below the edge
 # relative to the edge: where tabulated f″ is free of the edge's own rounding, for its extrapolation
 BELOW_EDGE, ABOVE_EDGE = (0.90, 0.98), (1.01, 1.08)
 
@@ -55,8 +56,10 @@ class EdgeConstants:
         return cls("paper", "V", 3.53, 5420.0, {"V": -7.14, "Li": 0.00278, "O": 0.0757})
 
     @classmethod
-    def chantler(cls, element: str = "V", edge: str = "K", energy_eV: float = 5420.0) -> EdgeConstants:
+    def chantler(cls, element: str = "V", edge: str = "K", energy_eV: float | None = None) -> EdgeConstants:
         """From xraydb: Δf″ between power laws fitted to both sides and extrapolated to the edge.
+
+        `energy_eV` is by default 45 eV below the edge, where a scan usually begins.
 
         Raises
         ------
@@ -68,7 +71,8 @@ class EdgeConstants:
         except (ValueError, AttributeError):
             raise DataError(f"no absorption edge {element!r} {edge!r}; expected e.g. 'V', 'K'") from None
         below, above = (power_law_at_edge(element, edge_eV, span)[0] for span in (BELOW_EDGE, ABOVE_EDGE))
-        return cls("chantler", element, above - below, float(energy_eV))
+        lowest_eV = edge_eV - SCAN_BEGINS_EV if energy_eV is None else float(energy_eV)
+        return cls("chantler", element, above - below, lowest_eV)
 
     def f1_of(self, element: str) -> float:
         """f′ of an element at the lowest energy.

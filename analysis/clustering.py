@@ -4,18 +4,104 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
+from ptychrome.analysis.domains import RESOLUTION_M
+from ptychrome.analysis.options import Options
 from ptychrome.analysis.scan import DataError
 
 Float = NDArray[np.float64]
 WINSOR = 3.0  # robust standard deviations beyond which a feature is drawn in: thin edges have wild ratios
 COLD_BETTER = 0.9  # relative cost at which a cold start replaces a warm one
+
+
+class ClusterOptions(Options):
+    """How pixels are compared with each other.
+
+    Attributes
+    ----------
+    scaling : str
+        ``robust``: each feature in units of its weighted spread, outliers drawn in to three of them;
+        ``none``: in physical units, the paper's way: the ratio Re[N_eff]/N_V then decides nearly alone.
+    weights : str
+        ``n_v2``: N_V², the inverse variance of the features, since their noise goes as 1/N_V; ``none``: all
+        pixels alike, the paper's way.
+    narrowest_m : float
+        What is narrower than this counts in the fractions with the domain beside it, see `domains.resolved`;
+        0: as it is labelled, the paper's way. The map of labels shows what was found in any case.
+    """
+
+    scaling: Literal["robust", "none"] = "robust"
+    weights: Literal["n_v2", "none"] = "n_v2"
+    narrowest_m: Annotated[float, Field(ge=0)] = RESOLUTION_M
+
+    def pixel_weights(self, n_v: ArrayLike) -> Float:
+        """Weight of each pixel from its areal density (any shape); NaN or not positive where missing."""
+        amount = np.asarray(n_v, dtype=float)
+        return amount * np.abs(amount) if self.weights == "n_v2" else np.sign(amount)
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """The valid pixels, their features in units of distance.
+
+    Attributes
+    ----------
+    valid : (n,) bool
+        Pixels with all features and a positive weight; the arrays below run over these.
+    values : (m, d) float64
+        Scaled features.
+    weight : (m,) float64
+        Of mean one.
+    middle, scale : (d,) float64
+        A feature is `middle` + `scale` × value, unless it was drawn in.
+    """
+
+    valid: NDArray[np.bool_] = field(repr=False)
+    values: Float = field(repr=False)
+    weight: Float = field(repr=False)
+    middle: Float
+    scale: Float
+
+    @classmethod
+    def of(
+        cls, features: ArrayLike, weights: ArrayLike, scaling: Literal["robust", "none"] = "robust"
+    ) -> FeatureSpace:
+        """Leave out what is missing and scale the rest.
+
+        Parameters
+        ----------
+        features : (n, d) float
+        weights : (n,) float
+        scaling : str
+            See `ClusterOptions`.
+
+        Raises
+        ------
+        DataError
+            If shapes do not fit together or no pixel is valid.
+        """
+        every, weight = np.asarray(features, dtype=float), np.asarray(weights, dtype=float)
+        if every.ndim != 2 or weight.shape != every.shape[:1]:
+            raise DataError(f"features {every.shape} and weights {weight.shape}: expected (n, d) and (n,)")
+        valid = np.isfinite(every).all(axis=1) & np.isfinite(weight) & (weight > 0)
+        if not valid.any():
+            raise DataError("clusters need pixels with all features and a positive weight; got none")
+        values, weight = every[valid], weight[valid] / weight[valid].mean()
+        if scaling == "none":
+            d = values.shape[1]
+            return cls(valid, values, weight, np.zeros(d), np.ones(d))
+        middle, scale = _robust_scale(values, weight)
+        scaled = np.clip((values - middle) / scale, -WINSOR, WINSOR)
+        return cls(valid, scaled, weight, middle, scale)
 
 
 @dataclass(frozen=True)
@@ -43,6 +129,7 @@ def cluster(
     k: int,
     *,
     previous: ArrayLike | None = None,
+    scaling: Literal["robust", "none"] = "robust",
     seed: int = 0,
 ) -> Clusters:
     """k-means on robustly scaled features, heavy pixels counting more.
@@ -53,12 +140,14 @@ def cluster(
         Edge energy (eV), pre-edge ratio (eV), Re[N_eff]/N_V; NaN where missing. Several particles are
         clustered together by concatenating them.
     weights : (n,) float
-        N_V² (any unit): the inverse variance of the features, since their noise goes as 1/N_V.
+        Such as `ClusterOptions.pixel_weights`, in any unit.
     k : int
         Number of clusters.
     previous : (k, d) float, optional
         Centres of the revision before, physical units: a warm start that keeps labels steady.
         Without it, labels ascend with the first feature.
+    scaling : str
+        See `ClusterOptions`.
     seed : int
 
     Returns
@@ -70,21 +159,19 @@ def cluster(
     DataError
         If shapes do not fit together or fewer than k pixels are valid.
     """
-    values, weight = np.asarray(features, dtype=float), np.asarray(weights, dtype=float)
-    if values.ndim != 2 or weight.shape != values.shape[:1]:
-        raise DataError(f"features {values.shape} and weights {weight.shape}: expected (n, d) and (n,)")
-    valid = np.isfinite(values).all(axis=1) & np.isfinite(weight) & (weight > 0)
-    if not 1 <= k <= np.count_nonzero(valid):
-        raise DataError(f"k = {k} clusters need as many pixels; got {np.count_nonzero(valid)} valid ones")
-    middle, scale = _robust_scale(values[valid], weight[valid])
-    scaled = np.clip((values[valid] - middle) / scale, -WINSOR, WINSOR)
+    space = FeatureSpace.of(features, weights, scaling)
+    values, weight = space.values, space.weight
+    if not 1 <= k <= len(values):
+        raise DataError(f"k = {k} clusters need as many pixels; got {len(values)} valid ones")
     old = _previous(previous, k, values.shape[1])
-    found = _kmeans(scaled, weight[valid], k, None if old is None else (old - middle) / scale, seed)
-    centers = np.array([_mean(scaled, weight[valid] * (found == i)) for i in range(k)]) * scale + middle
-    order = np.argsort(centers[:, 0]) if old is None else _matched(centers / scale, old / scale)
-    labels = np.full(len(values), -1, dtype=np.int32)
-    labels[valid] = np.argsort(order)[found]
-    return Clusters(labels, centers[order], scale)
+    start = None if old is None else (old - space.middle) / space.scale
+    found = _steady(values, weight, k, start, seed)
+    means = np.array([_mean(values, weight * (found == i)) for i in range(k)])
+    centers = means * space.scale + space.middle
+    order = np.argsort(centers[:, 0]) if start is None else _matched(means, start)
+    labels = np.full(len(space.valid), -1, dtype=np.int32)
+    labels[space.valid] = np.argsort(order)[found]
+    return Clusters(labels, centers[order], space.scale)
 
 
 def _previous(previous: ArrayLike | None, k: int, d: int) -> Float | None:
@@ -111,17 +198,33 @@ def _quantile(values: Float, weight: Float, q: float) -> Float:
     return values[order[rank, columns], columns]
 
 
-def _kmeans(scaled: Float, weight: Float, k: int, start: Float | None, seed: int) -> NDArray[np.int32]:
-    """Labels from a warm start, unless a cold one is clearly better: early centres may have been poor."""
-    weight = weight / weight.mean()
-    with warnings.catch_warnings():
+def kmeans(
+    values: Float, weight: Float, k: int, seed: int, *, starts: int = 1, centers: Float | None = None
+) -> KMeans:
+    """The best of several runs, on one thread: with so few features more of them only wait for each other.
+
+    Parameters
+    ----------
+    values : (n, d) float64
+        Scaled features.
+    weight : (n,) float64
+    k : int
+    seed : int
+    starts : int
+    centers : (k, d) float64, optional
+        Where to start; default k-means++.
+    """
+    model = KMeans(k, init="k-means++" if centers is None else centers, n_init=starts, random_state=seed)
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct pixels than k: some stay empty
-        cold = KMeans(k, n_init=10 if start is None else 3, random_state=seed).fit(
-            scaled, sample_weight=weight
-        )
-        if start is None:
-            return cold.labels_
-        warm = KMeans(k, init=start, n_init=1).fit(scaled, sample_weight=weight)
+        return model.fit(values, sample_weight=weight)
+
+
+def _steady(values: Float, weight: Float, k: int, start: Float | None, seed: int) -> NDArray[np.int32]:
+    """Labels from a warm start, unless a cold one is clearly better: early centres may have been poor."""
+    if start is None:
+        return kmeans(values, weight, k, seed, starts=10).labels_
+    warm, cold = kmeans(values, weight, k, seed, centers=start), kmeans(values, weight, k, seed, starts=3)
     return cold.labels_ if cold.inertia_ < COLD_BETTER * warm.inertia_ else warm.labels_
 
 
@@ -150,7 +253,7 @@ def cluster_fractions(labels: ArrayLike, n_v: ArrayLike, k: int) -> Float:
     (k,) float64
         Sums to one; NaN if no pixel is labelled.
     """
-    amount = _amount(labels, n_v, k).sum(axis=1)
+    amount = amount_per_cluster(labels, n_v, k).sum(axis=1)
     total = amount.sum()
     return amount / total if total > 0 else np.full(k, np.nan)
 
@@ -171,14 +274,14 @@ def cluster_spectra(labels: ArrayLike, absorbance: ArrayLike, n_v: ArrayLike, k:
     (k, n_energy) float64
         Mean μt of the cluster's pixels, weighted by N_V; NaN where missing.
     """
-    weight = _amount(labels, n_v, k)
+    weight = amount_per_cluster(labels, n_v, k)
     spectra = np.asarray(absorbance, dtype=float)
     finite = np.isfinite(spectra)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (weight @ np.where(finite, spectra, 0.0).T) / (weight @ finite.T)
 
 
-def _amount(labels: ArrayLike, n_v: ArrayLike, k: int) -> Float:
-    """N_V of each pixel in the row of its cluster, zero elsewhere, (k, n)."""
+def amount_per_cluster(labels: ArrayLike, n_v: ArrayLike, k: int) -> Float:
+    """N_V of each pixel in the row of its cluster, zero elsewhere and where unknown, (k, n) float64."""
     amount = np.nan_to_num(np.asarray(n_v, dtype=float), nan=0.0, posinf=0.0, neginf=0.0)
     return np.where(np.asarray(labels) == np.arange(k)[:, None], np.maximum(amount, 0.0), 0.0)

@@ -16,7 +16,8 @@ from ptychrome.analysis.chemistry import (
     noise_level,
     noise_per_pixel,
 )
-from ptychrome.analysis.clustering import Clusters, cluster, cluster_fractions, cluster_spectra
+from ptychrome.analysis.clustering import Clusters, cluster, cluster_spectra
+from ptychrome.analysis.membership import assigned, membership, shares
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.stack import EnergyStack
@@ -40,8 +41,10 @@ class Interpretation:
         Chemical maps and their standard deviations; ``fitted`` is uint8.
     clusters : Clusters or None
         None until enough pixels have all three features.
-    fractions : (k,) float64
-        Share of the edge's atoms in each cluster.
+    probability : (n_pixels,) float32
+        Of the cluster that a pixel was given.
+    fractions, fractions_sigma : (k,) float64
+        Share of the edge's atoms in each cluster and its standard deviation.
     spectra : (k, n_energy) float64
         Mean absorbance of each cluster.
     """
@@ -50,24 +53,22 @@ class Interpretation:
     fit: XanesFit
     maps: dict[str, NDArray]
     clusters: Clusters | None
+    probability: NDArray[np.float32]
     fractions: NDArray[np.float64]
+    fractions_sigma: NDArray[np.float64]
     spectra: NDArray[np.float64]
 
     def arrays(self) -> dict[str, NDArray]:
         """Maps and clusters as images under the names of the result vocabulary."""
-        images = {f"maps/{name}": self._image(values) for name, values in self.maps.items()}
+        images = {f"maps/{name}": on_field(values, self.pixels) for name, values in self.maps.items()}
         if self.clusters is not None:
-            images["clusters/label"] = self._image(self.clusters.labels)
+            images["clusters/label"] = on_field(self.clusters.labels, self.pixels)
+            images["clusters/probability"] = on_field(self.probability, self.pixels)
             images["clusters/centers"] = self.clusters.centers
             images["clusters/fractions"] = self.fractions
+            images["clusters/fractions_sigma"] = self.fractions_sigma
             images["clusters/spectra"] = self.spectra
         return images
-
-    def _image(self, values: NDArray) -> NDArray:
-        missing = {"f": np.nan, "u": 0, "i": -1}[values.dtype.kind]
-        image = np.full(self.pixels.shape, missing, values.dtype)
-        image[self.pixels] = values
-        return image
 
 
 def interpret(
@@ -108,17 +109,27 @@ def interpret(
     noise = _residual_noise(fit, absorbance, _measured(stack)) if sigma is None else sigma
     constants = _constants(recipe, element, edge, float(stack.energy_eV[0]))
     maps = _maps(fit, stack, pixels, absorbance, below, noise, constants, edge, recipe)
-    clusters = _clusters(maps, recipe.n_clusters, previous)
     k = recipe.n_clusters
+    clusters, chance = _clusters(maps, recipe, previous)
     labels = np.full(pixels.sum(), -1) if clusters is None else clusters.labels
+    of_cluster, label, n_v = (on_field(each, pixels) for each in (chance, labels, maps["n_v"]))
     return Interpretation(
         pixels,
         fit,
         maps,
         clusters,
-        cluster_fractions(labels, maps["n_v"], k),
+        assigned(chance, labels),
+        *shares(of_cluster, label, n_v, stack.grid.pixel_m, recipe.clusters.narrowest_m),
         cluster_spectra(labels, absorbance, maps["n_v"], k),
     )
+
+
+def on_field(values: NDArray, pixels: NDArray[np.bool_]) -> NDArray:
+    """Values of some pixels, (n_pixels, ...), as an image (ny, nx, ...): NaN, 0 or −1 elsewhere."""
+    missing = {"f": np.nan, "u": 0, "i": -1}[values.dtype.kind]
+    image = np.full((*pixels.shape, *values.shape[1:]), missing, values.dtype)
+    image[pixels] = values
+    return image
 
 
 def _measured(stack: EnergyStack) -> NDArray[np.float64]:
@@ -197,10 +208,15 @@ def _phase_noise(stack: EnergyStack) -> float:
     return float(1.4826 * np.median(np.abs(vacuum))) if vacuum.size else 0.0
 
 
-def _clusters(maps: dict[str, NDArray], k: int, previous: Interpretation | None) -> Clusters | None:
+def _clusters(
+    maps: dict[str, NDArray], recipe: Recipe, previous: Interpretation | None
+) -> tuple[Clusters | None, NDArray[np.float64]]:
+    """Clusters and each pixel's probability to belong to each of them, (n_pixels, k)."""
     features = np.stack([maps[name] for name in FEATURES], axis=1).astype(float)
-    before = previous.clusters.centers if previous and previous.clusters else None
+    weights, scaling = recipe.clusters.pixel_weights(maps["n_v"]), recipe.clusters.scaling
+    before, k = previous.clusters.centers if previous and previous.clusters else None, recipe.n_clusters
     try:
-        return cluster(features, maps["n_v"].astype(float) ** 2, k, previous=before)
+        clusters = cluster(features, weights, k, previous=before, scaling=scaling)
     except DataError:  # too few pixels yet
-        return None
+        return None, np.full((len(features), k), np.nan)
+    return clusters, membership(features, weights, clusters.labels, k, scaling)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -117,15 +119,16 @@ def align(
     """
     places = sorted(energies)
     images, shifts = stack.object.copy(), stack.shift_m.copy()
-    aligned = dict(energies)
+    aligned = {place: energies[place] for place in places}
     for turn in range(passes + 1):
         model = spectral_model(stack.energy_eV[places], images[places], stack.particle, element, options)
         if turn == passes:
             break
-        for row, place in enumerate(places):
-            images[place], shifts[place], aligned[place] = _align_one(
-                stack, aligned[place], shifts[place], model.log_object[row]
-            )
+        with ThreadPoolExecutor() as pool:  # transforms and interpolations hold no Python lock
+            one = partial(_align_one, stack)
+            found = pool.map(one, aligned.values(), shifts[places], model.log_object)
+            for place, (image, shift_m, energy) in zip(places, found, strict=True):
+                images[place], shifts[place], aligned[place] = image, shift_m, energy
     return JointState(replace(stack, object=images, shift_m=shifts), aligned, model)
 
 
@@ -154,17 +157,20 @@ def _least_squares(
     down, right = (slope[region] for slope in np.gradient(log_model))
     rows, columns = (np.indices(image.shape)[axis][region] - image.shape[axis] // 2 for axis in (0, 1))
     one, zero = np.ones(rest.size), np.zeros(rest.size)
-    real = np.stack([-down.real, -right.real, one, zero, zero, zero], axis=1)
-    imaginary = np.stack([-down.imag, -right.imag, zero, one, rows, columns], axis=1)
-    design, values = np.concatenate([real, imaginary]), np.concatenate([rest.real, rest.imag])
+    real = np.stack([-down.real, -right.real, one, zero, zero, zero])
+    imaginary = np.stack([-down.imag, -right.imag, zero, one, rows, columns])
+    design, values = np.concatenate([real, imaginary], axis=1), np.concatenate([rest.real, rest.imag])
+    size = np.linalg.norm(design, axis=1)  # slopes are small and rows many: equal lengths keep all digits
+    design /= np.where(size > 0, size, 1.0)[:, None]
     known = np.sqrt(np.concatenate([light, light]))
-    weight = known
+    weight = known**2
     for _ in range(3):
-        found = np.linalg.lstsq(design * weight[:, None], values * weight, rcond=None)[0]
-        left_over = (values - design @ found) * known
+        weighted = design * weight
+        found = np.linalg.lstsq(weighted @ design.T, weighted @ values, rcond=None)[0]
+        left_over = (values - found @ design) * known
         spread = 1.4826 * np.median(np.abs(left_over)) + 1e-12
-        weight = known / np.sqrt(1 + (left_over / (ROBUST_AT * spread)) ** 2)
-    return found
+        weight = known**2 / (1 + (left_over / (ROBUST_AT * spread)) ** 2)
+    return found / np.where(size > 0, size, 1.0)
 
 
 def _with_gauge(
@@ -184,7 +190,7 @@ def _with_gauge(
             (np.arange(n) - n // 2) * pixel * slope
             for n, pixel, slope in zip(shape, geometry.pixel_m, per_metre, strict=True)
         )
-        return np.exp(1j * (y[:, None] + x[None, :]))
+        return np.exp(1j * y)[:, None] * np.exp(1j * x)
 
     obj = reconstruction.object / (np.exp(log_amplitude + 1j * middle) * ramp(reconstruction.object.shape))
     probe = reconstruction.probe * (np.exp(log_amplitude) * ramp(reconstruction.probe.shape[1:]))

@@ -104,14 +104,21 @@ def _flat_beside_matter(
 
 def _remove_mean_gradient(obj: NDArray, field: NDArray[np.bool_]) -> NDArray[np.complex64]:
     """Level an image by its mean phase step: flat vacuum weighs in, a particle's slopes average out."""
-    rows, columns = np.indices(obj.shape)
     slopes = []
     for axis in (0, 1):
         both = field & np.roll(field, -1, axis)
         step = np.where(both, np.roll(obj, -1, axis) * np.conj(obj), 0)
         step /= np.maximum(np.abs(step), 1e-12)
         slopes.append(np.angle(np.sum(step)))
-    return (obj * np.exp(-1j * (slopes[0] * rows + slopes[1] * columns))).astype(np.complex64)
+    return (obj * _plane_wave(obj.shape, *slopes)).astype(np.complex64)
+
+
+def _plane_wave(shape: tuple[int, int], down: float, right: float) -> NDArray[np.complex128]:
+    """exp(−i(down · row + right · column))."""
+    rows, columns = (
+        np.exp(-1j * slope * np.arange(n)) for slope, n in zip((down, right), shape, strict=True)
+    )
+    return rows[:, None] * columns
 
 
 def _find_vacuum(obj: NDArray, field: NDArray[np.bool_], margin_px: int) -> NDArray[np.bool_]:
@@ -136,19 +143,20 @@ def _divide_plane_wave(
     rows, columns = np.nonzero(vacuum)
     middle = np.angle(np.sum(obj[vacuum]))
     values = obj[vacuum] * np.exp(-1j * middle)
-    design = np.stack([np.ones(len(rows)), rows, columns], axis=1)
+    design = np.stack([np.ones(len(rows)), rows / obj.shape[0], columns / obj.shape[1]])
     phase = np.angle(values)
-    known = np.sqrt(light[vacuum].astype(np.float64))
+    known = light[vacuum].astype(np.float64)
     weight = known
     for _ in range(2):
-        plane, *_ = np.linalg.lstsq(design * weight[:, None], phase * weight, rcond=None)
-        rest = phase - design @ plane
+        weighted = design * weight
+        plane, *_ = np.linalg.lstsq(weighted @ design.T, weighted @ phase, rcond=None)
+        rest = phase - plane @ design
         spread = 1.4826 * np.median(np.abs(rest)) + 1e-9
         weight = known * (np.abs(rest) < 4 * spread)
-    log_amplitude = _weighted_median(np.log(np.maximum(np.abs(values), 1e-6)), known**2)
-    all_rows, all_columns = np.indices(obj.shape)
-    wave = plane[0] + middle + plane[1] * all_rows + plane[2] * all_columns
-    return (obj * np.exp(-log_amplitude - 1j * wave)).astype(np.complex64)
+    log_amplitude = _weighted_median(np.log(np.maximum(np.abs(values), 1e-6)), known)
+    constant = np.exp(-log_amplitude - 1j * (plane[0] + middle))
+    wave = _plane_wave(obj.shape, plane[1] / obj.shape[0], plane[2] / obj.shape[1])
+    return (obj * (constant * wave)).astype(np.complex64)
 
 
 def _weighted_median(values: NDArray[np.floating], weight: NDArray[np.float64]) -> float:

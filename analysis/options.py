@@ -155,9 +155,12 @@ class StackOptions(Options):
     registration_passes : int
     pixel_average : bool
         Average the transmission over the area of each pixel; otherwise it is sampled at the pixel's centre.
+    energy_offset_eV : float or None
+        Added to the monochromator's energies, see `bulk.foil_offset`; None: what the start document says.
     """
 
     lit_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     margin_m: Annotated[float, Field(ge=0)] = 0.3e-6
     registration_passes: Annotated[int, Field(ge=1, le=5)] = 2
     pixel_average: bool = True
+    energy_offset_eV: Annotated[float, Field(gt=-100, lt=100)] | None = None

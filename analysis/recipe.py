@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ptychrome.analysis.chemistry import MaskOptions
+from ptychrome.analysis.clustering import ClusterOptions
 from ptychrome.analysis.joint import JointOptions
 from ptychrome.analysis.options import Options, StackOptions, Stage
 from ptychrome.analysis.xanes import XanesOptions
@@ -76,10 +77,11 @@ class Recipe(Options):
         energy starts from scratch.
     joint : JointOptions or None
         Refinement of all energies together, after the last one; None: each stays as it is.
-    stack, xanes, chemistry, quality
+    stack, xanes, chemistry, clusters, quality
         Options of these steps.
     n_clusters : int
-        Number of chemical states looked for.
+        Number of chemical states looked for. No criterion finds it reliably, so it is never chosen by itself:
+        see `cluster_count.count_states`.
     """
 
     name: str
@@ -89,5 +91,6 @@ class Recipe(Options):
     stack: StackOptions = StackOptions()
     xanes: XanesOptions = XanesOptions()
     chemistry: ChemistryOptions = ChemistryOptions()
+    clusters: ClusterOptions = ClusterOptions()
     quality: QualityOptions = QualityOptions()
     n_clusters: Annotated[int, Field(ge=1, le=20)] = 6

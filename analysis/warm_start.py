@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from ptychrome.analysis.engines import Reconstruction, start
 from ptychrome.analysis.engines.forward import ForwardModel
@@ -19,7 +18,11 @@ EVERY = 3  # share of the positions that the drift is measured on
 
 
 def continue_from(
-    data: DiffractionData, geometry: ScanGeometry, finished: Reconstruction, finished_geometry: ScanGeometry
+    data: DiffractionData,
+    geometry: ScanGeometry,
+    finished: Reconstruction,
+    finished_geometry: ScanGeometry,
+    backend: str = "auto",
 ) -> Reconstruction:
     """First guess from a finished neighbour in energy.
 
@@ -33,6 +36,8 @@ def continue_from(
         Of `data`.
     finished : Reconstruction
     finished_geometry : ScanGeometry
+    backend : str
+        Where the drift is searched, see `backend_of`.
 
     Returns
     -------
@@ -50,14 +55,11 @@ def continue_from(
         )
         return (1 + change).astype(np.complex64)
 
-    return replace(guess, object=moved(drift_px(data, moved, guess)))
+    here = replace(guess, object=moved(np.zeros(2)))
+    return replace(guess, object=moved(drift_px(data, here, backend)))
 
 
-def drift_px(
-    data: DiffractionData,
-    moved: Callable[[NDArray[np.float64]], NDArray[np.complex64]],
-    guess: Reconstruction,
-) -> NDArray[np.float64]:
+def drift_px(data: DiffractionData, guess: Reconstruction, backend: str = "auto") -> NDArray[np.float64]:
     """How far the sample moved against the scan since the neighbour was measured.
 
     The error of the model is a parabola of the object's shift near its minimum; a third of the positions
@@ -67,22 +69,28 @@ def drift_px(
     Parameters
     ----------
     data : DiffractionData
-    moved : callable
-        The neighbour's object (ny, nx) complex64 for a shift (row, column) in pixels.
     guess : Reconstruction
-        Holds the probe.
+        Probe, and the neighbour's object on the pixels of `data`.
+    backend : str
 
     Returns
     -------
     (2,) float64
-        Rows and columns, pixels.
+        What the object must be shifted by, rows and columns, pixels.
     """
-    options = MlOptions()
+    options = MlOptions(backend=backend)
     model = ForwardModel(_thinned(data), options, options.pixel_points)
+    state, ops = model.begin(guess), model.backend
+    spectrum = ops.fft2(state.object - 1)
 
     def error(shift: NDArray[np.float64]) -> float:
-        state = model.begin(replace(guess, object=moved(shift)))
-        return float(np.sum(model.moments(state)[:, 0], dtype=np.float64))
+        rows, columns = (
+            np.exp(-2j * np.pi * fft.fftfreq(n) * by).astype(np.complex64)
+            for n, by in zip(data.object_shape, shift, strict=True)
+        )
+        moved = ops.ifft2(spectrum * ops.asarray(rows[:, None] * columns))
+        moments = model.moments(replace(state, object=moved + 1))
+        return float(np.sum(moments[:, 0], dtype=np.float64))
 
     shift = np.zeros(2)
     for step in DRIFT_STEPS_PX:

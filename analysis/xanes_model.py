@@ -17,8 +17,6 @@ from ptychrome.analysis.scan import DataError
 
 Float = NDArray[np.float64]
 
-NEAR_EDGE_EV = 30.0  # where a scan over an edge has its dense part
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -132,29 +130,3 @@ def evaluate(model: XanesModel, parameters: ArrayLike, energy_eV: ArrayLike) -> 
     for c1, c2, c3 in zip(columns[4::3], columns[5::3], columns[6::3], strict=True):
         total = total + c1 / (1.0 + ((energy - c2) / c3) ** 2)
     return total
-
-
-def edge_among(energies_eV: ArrayLike) -> tuple[str, str] | None:
-    """The absorption edge that a scan steps over, from its energies alone.
-
-    Parameters
-    ----------
-    energies_eV : (n,) float, eV
-
-    Returns
-    -------
-    (str, str) or None
-        Element and edge: the tabulated K edge between the lowest and the highest energy, or L3 edge if there
-        is none; of several, the one with most energies around it. None if the scan steps over no edge.
-    """
-    energies = np.asarray(energies_eV, dtype=np.float64)
-    for edge in ("K", "L3"):
-        around = {}
-        for number in range(3, 93):
-            found = xraydb.xray_edge(number, edge)
-            if found is not None and energies.min() < found.energy < energies.max():
-                near = np.abs(energies - found.energy) < NEAR_EDGE_EV
-                around[xraydb.atomic_symbol(number)] = int(near.sum())
-        if around:
-            return max(around, key=lambda element: around[element]), edge
-    return None

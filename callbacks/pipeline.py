@@ -199,25 +199,32 @@ class Pipeline:
         task.run.started -= 1
         task.conclude(future)
         self._on_status(task.run.status())
+        if self._finished.empty():
+            for run in [run for run in self._runs if run.concluded]:
+                self._revise(run)
 
     def _conclude_energy(self, run: RunAnalysis, job: EnergyJob, future: Future) -> None:
-        where = f"{run.label}, {job.energy_eV:.2f} eV"
-        changed: tuple[int, ...] = ()
         try:
-            changed = run.add(future.result())
+            run.add(future.result())
         except Exception as error:
             run.failed(job)
-            self._report(f"{where}: not reconstructed: {error}")
+            self._report(f"{run.label}, {job.energy_eV:.2f} eV: not reconstructed: {error}")
+        run.concluded.append(job)
         self._submit()
+
+    def _revise(self, run: RunAnalysis) -> None:
+        """Maps with the energies since the last time: those that are there together share a revision."""
+        jobs, changed = run.concluded.copy(), run.places_of(run.concluded)
+        run.concluded.clear()
         try:
             if changed:
                 run.interpret()
         except Exception as error:
-            self._report(f"{where}: maps not updated: {error}")
-        run.shown(job)  # for the table of a final revision; once more when the maps are out
+            self._report(f"{run.label}, {jobs[-1].energy_eV:.2f} eV: maps not updated: {error}")
+        run.shown(jobs)  # for the table of a final revision; once more when the maps are out
         self._begin_round(run)
         self._publish(run, changed)
-        run.shown(job)
+        run.shown(jobs)
         self._begin_check(run)
 
     def _conclude_refinement(self, run: RunAnalysis, task: Refinement, future: Future) -> None:

@@ -139,8 +139,8 @@ def reconstruct(
     geometry = geometry_at(job.metadata, job.energy_eV)
     data, stored_probe = load(job, geometry)
     if neighbour is not None and recipe.warm:
-        guess = continue_from(data, geometry, neighbour.reconstruction, neighbour.geometry)
-        stages = recipe.warm
+        stages, finished = recipe.warm, neighbour.reconstruction
+        guess = continue_from(data, geometry, finished, neighbour.geometry, stages[0].backend)
     else:
         probe = calculated_probe(job.metadata, geometry) if stored_probe is None else stored_probe
         guess, stages = start(data, probe), recipe.reconstruct

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,8 @@ class RunAnalysis:
         the check.
     started : int
         How many of these are with a worker.
+    concluded : list of EnergyJob
+        Those whose outcome the maps do not show yet.
     stopped : bool
         Whether the stop document came.
     joint : JointRefinement or None
@@ -62,6 +64,7 @@ class RunAnalysis:
     interpretation: Interpretation | None = None
     outstanding: int = 0
     started: int = 0
+    concluded: list[EnergyJob] = field(default_factory=list)
     stopped: bool = False
     joint: JointRefinement | None = None
     check: QualityCheck | None = None
@@ -89,7 +92,8 @@ class RunAnalysis:
         energies = np.sort(np.asarray(metadata.energies_eV))
         geometries = [geometry_at(metadata, energy) for energy in energies]
         grid = CommonGrid.covering(metadata.extent_m, geometries, recipe.stack.margin_m)
-        return cls(intake, start.get("sample_name", ""), recipe, EnergyStack.empty(energies, grid))
+        calibrated = energies + _energy_offset(metadata, recipe)
+        return cls(intake, start.get("sample_name", ""), recipe, EnergyStack.empty(calibrated, grid))
 
     @property
     def metadata(self) -> ScanMetadata:
@@ -99,7 +103,8 @@ class RunAnalysis:
     @property
     def finished(self) -> bool:
         """Nothing more will come of this run."""
-        return self.stopped and not (self.outstanding or self._rounds_left or self._check_left)
+        left = self.outstanding or self.concluded or self._rounds_left or self._check_left
+        return self.stopped and not left
 
     @property
     def _rounds_left(self) -> bool:
@@ -174,12 +179,15 @@ class RunAnalysis:
         target = self._place(job.index)
         return self.energies[min(self.energies, key=lambda place: abs(place - target))]
 
-    def add(self, result: ReconstructedEnergy) -> tuple[int, ...]:
-        """Take one finished energy into the stack; returns its place on the energy axis."""
+    def add(self, result: ReconstructedEnergy) -> None:
+        """Take one finished energy into the stack."""
         place = self._place(result.index)
         self.stack = add_energy(self.stack, place, result.geometry, result.reconstruction, self.recipe.stack)
         self.energies[place] = result
-        return (place,)
+
+    def places_of(self, jobs: Sequence[EnergyJob]) -> tuple[int, ...]:
+        """Places on the energy axis of those jobs that were reconstructed."""
+        return tuple(place for job in jobs if (place := self._place(job.index)) in self.energies)
 
     def interpret(self) -> None:
         """Fit the spectra anew and derive maps and clusters."""
@@ -192,12 +200,14 @@ class RunAnalysis:
         """Note that an energy could not be reconstructed."""
         self._failed_frames += len(job.frames)
 
-    def shown(self, job: EnergyJob) -> None:
-        """Note that an energy's maps are out."""
-        self._lag_s[job.index] = time.monotonic() - self._last_frame_s[job.index]
+    def shown(self, jobs: Sequence[EnergyJob]) -> None:
+        """Note that these energies' maps are out."""
+        for job in jobs:
+            self._lag_s[job.index] = time.monotonic() - self._last_frame_s[job.index]
 
     def _place(self, index: int) -> int:
-        return int(np.searchsorted(self.stack.energy_eV, self.metadata.energies_eV[index]))
+        planned = self.metadata.energies_eV
+        return int(np.searchsorted(np.sort(planned), planned[index]))
 
     def status(self) -> Status:
         """How far the run is."""
@@ -244,6 +254,7 @@ class RunAnalysis:
             "sample_name": self.sample_name,
             "energies_done": len(self.energies),
             "energies_planned": len(stack.energy_eV),
+            "energy_offset_eV": _energy_offset(self.metadata, self.recipe),
             "found_vacuum": bool(stack.found_vacuum),
             "joint_rounds": 0 if self.joint is None else self.joint.rounds_done,
             "frames_written": status.frames_written,
@@ -251,6 +262,8 @@ class RunAnalysis:
             "frames_lost": status.frames_lost,
             "lag_s_max": status.lag_s_max,
             "elapsed_s": status.elapsed_s,
+            "element": self.metadata.element,
+            "edge": self.metadata.edge,
             "dose_material": self.metadata.element,
         }
         if self.check is not None:
@@ -289,3 +302,9 @@ class RunAnalysis:
             "lag_s": np.array([lag.get(place, np.nan) for place in places]),
             **{name: np.array([each[name] for each in figures]) for name in figures[0]},
         }
+
+
+def _energy_offset(metadata: ScanMetadata, recipe: Recipe) -> float:
+    """What the foil says, by the recipe or else by the start document, eV."""
+    own = recipe.stack.energy_offset_eV
+    return metadata.energy_offset_eV if own is None else own

@@ -6,8 +6,25 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+import numpy as np
+
+from ptychrome.edges import tabulated_edge_eV
+
 SAME_EV = 1e-6  # energies closer than this are one energy; far below what any monochromator resolves
 LOWEST_EV, HIGHEST_EV = 100.0, 200_000.0
+FEWEST = 12
+AROUND_EDGE = (  # (start, stop, step) from the tabulated edge, eV
+    (-45.0, -15.0, 15.0),
+    (-5.0, -1.0, 4.0),
+    (0.0, 4.0, 0.5),  # pre-edge
+    (5.0, 9.0, 2.0),
+    (9.0, 18.0, 0.75),  # edge
+    (20.0, 24.0, 2.0),  # white line
+    (27.0, 31.0, 4.0),
+    (36.0, 42.0, 6.0),
+    (49.0, 57.0, 8.0),
+    (66.0, 75.0, 9.0),
+)
 
 
 def segments(parts: Sequence[tuple[float, float, float]]) -> list[float]:
@@ -61,25 +78,41 @@ def _segment(part: Sequence[float]) -> list[float]:
 
 
 def v_k_edge() -> list[float]:
-    """The 40 energies [eV] of the vanadium K-edge scan: 5420–5540 eV.
+    """The 40 energies [eV] of the vanadium K-edge scan, 5420–5540 eV (Uematsu et al. 2023), see `k_edge`."""
+    return k_edge("V")
 
-    Five points below 5465 eV for the noise, 0.5 eV steps over the pre-edge, 0.75 eV over the edge, then
-    ever wider ones behind the white line (Uematsu et al. 2023: 40 points, smallest gap 0.5 eV).
+
+def k_edge(element: str, n: int = 40) -> list[float]:
+    """Energies [eV] of a scan over the K edge of an element, from 45 eV below to 75 eV above it.
+
+    With 40 of them: five points below the edge for the noise, 0.5 eV steps over the pre-edge, 0.75 eV over
+    the edge of an oxide, then ever wider ones behind the white line. Other numbers keep these densities.
+
+    Parameters
+    ----------
+    element : str
+        Such as "Fe".
+    n : int
+        Number of energies, at least 12: eq. (1) has ten parameters.
+
+    Returns
+    -------
+    list of float
+
+    Raises
+    ------
+    ValueError
+        If the element has no K edge in the tables of xraydb or there are too few energies.
     """
-    return segments(
-        [
-            (5420.0, 5450.0, 15.0),
-            (5460.0, 5464.0, 4.0),
-            (5465.0, 5469.0, 0.5),  # pre-edge
-            (5470.0, 5474.0, 2.0),
-            (5474.0, 5483.0, 0.75),  # edge
-            (5485.0, 5489.0, 2.0),  # white line
-            (5492.0, 5496.0, 4.0),
-            (5501.0, 5507.0, 6.0),
-            (5514.0, 5522.0, 8.0),
-            (5531.0, 5540.0, 9.0),
-        ]
-    )
+    if n < FEWEST:
+        raise ValueError(f"n is {n}; expected at least {FEWEST} energies")
+    edge_eV = tabulated_edge_eV(element, "K")
+    offsets = segments([(edge_eV + start, edge_eV + stop, step) for start, stop, step in AROUND_EDGE])
+    if n == len(offsets):
+        return offsets
+    places = np.linspace(0, len(offsets) - 1, n)
+    resampled = np.interp(places, np.arange(len(offsets)), offsets)
+    return check_energies(round(float(energy), 3) for energy in resampled)
 
 
 def check_energies(energies: Iterable[float]) -> list[float]:

@@ -13,6 +13,7 @@ from bluesky import preprocessors as bpp
 from bluesky.protocols import NamedMovable, Readable
 from bluesky.utils import Msg, MsgGenerator, separate_devices
 
+from ptychrome.edges import edge_near, tabulated_edge_eV
 from ptychrome.plans.energies import check_energies
 from ptychrome.plans.trajectories import Positions, positions
 from ptychrome.schema import START_KEY, DetectorGeometry, ProbeModel, ScanMetadata, SignalKeys
@@ -52,6 +53,9 @@ def spectro_ptycho(
     trajectory: dict[str, Any],
     exposure_s: float = 1.0,
     sample_name: str = "",
+    element: str = "",
+    edge: str = "K",
+    energy_offset_eV: float = 0.0,
     probe: dict[str, Any] | None = None,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
@@ -73,6 +77,10 @@ def spectro_ptycho(
         Exposure per position.
     sample_name : str
         Name of the particle, for people; by default that of ``RE.md``, if any.
+    element, edge : str
+        The absorption edge of interest; by default the one that the energies step over.
+    energy_offset_eV : float
+        What the analysis adds to the energies, because a foil says so; nothing moves for it.
     probe : dict, optional
         Fields of `ptychrome.schema.ProbeModel`; by default the nominal probe the detector knows of.
     md : dict, optional
@@ -105,7 +113,9 @@ def spectro_ptycho(
     detector = _frame_detector(detectors)
     axes = Axes(_axis(dcm, "energy"), _axis(stage, "x"), _axis(stage, "y"))
     _check_reach(axes, energies, points)
-    scan = _scan_metadata(detector, axes, energies, points, probe)
+    absorber = (element, edge) if element else edge_near(energies)
+    tabulated_edge_eV(*absorber)  # refused here if there is no such edge
+    scan = _scan_metadata(detector, axes, energies, points, probe, absorber, energy_offset_eV)
     start = {
         **_start_document(detectors, axes, scan),
         **({"sample_name": sample_name} if sample_name else {}),
@@ -117,6 +127,9 @@ def spectro_ptycho(
             "trajectory": dict(trajectory),
             "exposure_s": exposure_s,
             "sample_name": sample_name,
+            "element": absorber[0],
+            "edge": absorber[1],
+            "energy_offset_eV": energy_offset_eV,
             "probe": probe,
         },
         **(md or {}),
@@ -203,12 +216,17 @@ def _scan_metadata(
     energies: list[float],
     points: Positions,
     probe: dict[str, Any] | None,
+    absorber: tuple[str, str],
+    energy_offset_eV: float,
 ) -> ScanMetadata:
     """The block the analysis starts from; pydantic's ValidationError is a ValueError."""
     (x_low, y_low), (x_high, y_high) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     names = {monitor.name for monitor in detector.companions.monitors}
     return ScanMetadata(
+        element=absorber[0],
+        edge=absorber[1],
         energies_eV=tuple(energies),
+        energy_offset_eV=energy_offset_eV,
         positions_per_energy=(len(points),) * len(energies),
         extent_m=((y_low, y_high), (x_low, x_high)),
         geometry=DetectorGeometry(**detector.geometry),

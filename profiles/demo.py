@@ -17,6 +17,7 @@ from bluesky.utils import RunEngineInterrupted
 from rich.console import Console
 from rich.table import Table
 
+from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.dispatch import Report
 from ptychrome.callbacks.figures import results_figure, save_figure, summary_figure
 from ptychrome.callbacks.progress import ProgressDisplay, Status
@@ -137,7 +138,7 @@ def demo(
                 _measure(session, plan, names, mount)
             session.finish()
             display.stop()
-            scores = _compare(session, twins, n_states, report)
+            scores = _compare(session, twins, options, report)
             _show(console, latest, scores)
             display.message(f"figures, results, frames and documents: {session.directory}")
             if json_file is not None:
@@ -197,11 +198,11 @@ def _measure(session: Session, plan: Size, names: Sequence[str], mount: Callable
 
 
 def _compare(
-    session: Session, twins: Mapping[str, TwinBeamline], n_states: int, report: Report
+    session: Session, twins: Mapping[str, TwinBeamline], recipe: Recipe, report: Report
 ) -> dict[str, Score]:
     """Scores of all particles; those without a result are reported and left out."""
     try:
-        results = _pooled_results(session, twins, n_states)
+        results = _pooled_results(session, twins, recipe)
     except (OSError, ValueError) as error:
         report(f"particles not compared with the truth: {error}")
         return {}
@@ -215,10 +216,11 @@ def _twins(names: Sequence[str], seed: int, frame_pixels: int) -> dict[str, Twin
         raise UserError(str(error)) from None
 
 
-def _pooled_results(session: Session, names: Iterable[str], n_states: int) -> dict[str, Revision]:
+def _pooled_results(session: Session, names: Iterable[str], recipe: Recipe) -> dict[str, Revision]:
     """Results of all particles with their common clusters, written everywhere."""
     files = {name: session.directory / f"{safe_name(name)}.nxs" for name in names}
-    results = pool_clusters({name: load_result(file) for name, file in files.items()}, n_states)
+    loaded = {name: load_result(file) for name, file in files.items()}
+    results = pool_clusters(loaded, recipe.n_clusters, recipe.clusters)
     for name, result in results.items():
         write_nexus(files[name], result)
         save_figure(results_figure(result), files[name].with_suffix(".png"))

@@ -7,6 +7,7 @@ import queue
 import re
 import shlex
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from ptychrome.callbacks.sinks.tiled import TiledSink
 from ptychrome.cli import _parser
 from ptychrome.profiles.settings import TwinSessionSettings, recipe_names
 from ptychrome.profiles.tiled_server import TiledServer, raw_container, results_container
-from ptychrome.schema import MAPS
+from ptychrome.schema import MAPS, SPECTRA
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -49,7 +50,7 @@ def test_every_command_exists():
         seen.add(name)
         if name == "ptychrome":
             options = _parser().parse_args([word for word in arguments if word != "--help"])
-            assert options.recipe in recipe_names()
+            assert getattr(options, "recipe", "live") in recipe_names()
         elif name == "make":
             target, *variables = arguments
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
@@ -81,7 +82,7 @@ def test_every_python_example_compiles_and_its_imports_exist(page):
                     importlib.import_module(alias.name)
 
 
-@pytest.mark.parametrize("page", ["quickstart.md", "simulation.md"])
+@pytest.mark.parametrize("page", ["chemistry.md", "quickstart.md", "simulation.md"])
 def test_examples_that_import_what_they_use_run(page):
     own = [code for code in blocks("python", ROOT / "docs" / page) if "import" in code]
     assert own
@@ -113,6 +114,28 @@ def test_the_examples_of_results_run_against_a_server(tmp_path, monkeypatch):
     assert list(namespace["quality"]) == ["energy_eV"]
     assert list(namespace["table"]["stage_x"]) == [1.0]
     assert namespace["result"].attributes["recipe"] == "live"
+
+
+def test_the_examples_of_states_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "states.md"
+    result, rng = small_result(), np.random.default_rng(0)
+    label = (np.indices((50, 60))[1] // 20).astype(np.int32)
+    features = {
+        f"maps/{name}": (scale * (label + 0.1 * rng.standard_normal(label.shape))).astype(np.float32)
+        for name, scale in (("edge_energy", 1.0), ("pre_edge_ratio", -1.0), ("n_eff_ratio", 5.0))
+    }
+    known = {"maps/n_v": np.ones((50, 60)), "clusters/label": label, "clusters/fractions": np.full(3, 1 / 3)}
+    write_nexus(tmp_path / "P1.nxs", replace(result, arrays={**result.arrays, **features, **known}))
+    namespace: dict = {}
+    for code in blocks("python", page):
+        exec(code, namespace)
+    assert namespace["count"].proposed == 3
+    assert (tmp_path / "states.png").exists()
+    # along rows 20 pixels between two borders; along columns 50 pixels without any in each of 20 columns
+    assert namespace["found"].mean_m(3)[1] == pytest.approx(40 * namespace["pixel_m"])
+    (text,) = blocks("toml", page)
+    assert Recipe.model_validate(tomllib.loads(text)).clusters == Recipe.model_fields["clusters"].default
 
 
 def small_result() -> Revision:
@@ -177,6 +200,7 @@ def test_every_recipe_and_every_map_is_explained():
     recipes, results = ((ROOT / "docs" / name).read_text() for name in ("recipes.md", "results.md"))
     assert [name for name in recipe_names() if f"| `{name}`" not in recipes] == []
     assert [name for name in MAPS if f"| `maps/{name}`" not in results] == []
+    assert [name for name in SPECTRA if f"`{name}`" not in results] == []
 
 
 def test_help_names_every_option_with_a_text():

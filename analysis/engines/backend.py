@@ -194,8 +194,7 @@ class Backend:
         xp = self.xp
         ny, nx = probes.shape[-2:]
         change = xp.sum(xp.conj(probes) * residual, axis=1)
-        for j, (row, column) in enumerate(corner):
-            gradient[int(row) : int(row) + ny, int(column) : int(column) + nx] += change[j, ...]
+        self._add_windows(gradient, change, corner)
         if slopes is None:
             return self.zeros((len(corner), 2), "float32")
         found = [
@@ -259,8 +258,32 @@ class Backend:
         return change
 
     def _windows(self, obj: Array, corner: NDArray[np.int64], ny: int, nx: int) -> Array:
-        views = [obj[int(r) : int(r) + ny, int(c) : int(c) + nx] for r, c in corner]
-        return self.xp.stack(views)
+        pixels = self._pixels(obj, corner, ny, nx)
+        values = self.xp.take(self.xp.reshape(obj, (-1,)), pixels, axis=0)
+        return self.xp.reshape(values, (len(corner), ny, nx))
+
+    def _pixels(self, obj: Array, corner: NDArray[np.int64], ny: int, nx: int) -> Array:
+        """Places of the windows' pixels in the flattened object, (b ny nx,) int64."""
+        xp, width = self.xp, obj.shape[1]
+        first = self.asarray(corner[:, 0] * width + corner[:, 1])
+        inside = self.asarray((np.arange(ny) * width)[:, None] + np.arange(nx))
+        return xp.reshape(first[:, None, None] + inside[None, ...], (-1,))
+
+    def _add_windows(self, total: Array, windows: Array, corner: NDArray[np.int64]) -> None:
+        """Add windows (b, ny, nx) to an image in place, for which the array API has no operation."""
+        ny, nx = windows.shape[-2:]
+        if is_torch_array(total):
+            as_real = sys.modules["torch"].view_as_real
+            pixels = self._pixels(total, corner, ny, nx)
+            as_real(total).view(-1, 2).index_add_(0, pixels, as_real(windows).reshape(-1, 2))
+        elif is_cupy_array(total):
+            from cupyx import scatter_add
+
+            pixels = self._pixels(total, corner, ny, nx)
+            scatter_add(total.view("float32").reshape(-1, 2), pixels, windows.view("float32").reshape(-1, 2))
+        else:
+            for window, (row, column) in enumerate(corner):
+                total[int(row) : int(row) + ny, int(column) : int(column) + nx] += windows[window, ...]
 
 
 def _numba() -> Backend:
@@ -317,7 +340,7 @@ def backend_of(name: str) -> Backend:
 
 
 def _automatic() -> Backend:
-    for name in ("cupy", "torch-cuda") if _cuda_driver() else ():
+    for name in ("torch-cuda", "cupy") if _cuda_driver() else ():
         try:
             return BACKENDS[name]()
         except Exception:  # not installed, or no device: the next one

@@ -280,8 +280,8 @@ class ForwardModel:
             residual, moment = self.residual(state, scatterer, probes, index, unscattered)
             slope = backend.add_object(object_gradient, probes, residual, derivatives, corner)
             backend.add_probe(change_hat, scatterer, residual, corner, *ramps)
-            slopes.append(backend.to_host(slope))
-            moments.append(backend.to_host(moment))
+            slopes.append(slope)
+            moments.append(moment)
         far_gradient = None if unscattered is None else unscattered.gradient
         probe_power, object_power = self.powers(state, order)
         count = total = len(self.data.amplitude)
@@ -294,8 +294,8 @@ class ForwardModel:
             self._pixel.probe_gradient(backend.ifft2(change_hat), far_gradient),
             probe_power,
             self._pixel.object_power(object_power, count),
-            np.concatenate(slopes),
-            np.concatenate(moments),
+            backend.to_host(backend.xp.concat(slopes)),
+            backend.to_host(backend.xp.concat(moments)),
         )
 
     def powers(self, state: State, order: NDArray[np.int64] | None = None) -> tuple[Array, Array]:

@@ -41,6 +41,8 @@ class Refinement:
         with np.errstate(divide="ignore"):
             self._position_weight = (1 / (4 * sigma_px**2)).astype(np.float32)
             self._scale_weight = np.float32(1 / np.square(2 * np.float64(sigma_scale)))
+        self._curvature: NDArray[np.float32] | None = None
+        self._frames_since = 0  # the curvature was found
         self._expected: Array | None = None
         if prior is not None:
             self._expect(prior)
@@ -114,7 +116,7 @@ class Refinement:
         self, state: State, slope: NDArray[np.float32], index: Any, step: float
     ) -> NDArray[np.float32]:
         """Newton steps; a shift of all positions together is the object's affair."""
-        curvature = position_curvature(self._model, state)
+        curvature = self._curvature_of(state, len(slope))
         weight = self._position_weight
         change = (slope - weight * state.shift[index]) / (curvature[index] + weight)
         shift = state.shift.copy()
@@ -122,6 +124,13 @@ class Refinement:
         curvature = curvature + weight
         mean = np.sum(curvature * shift, axis=0) / np.sum(curvature, axis=0)
         return (shift - mean).astype(np.float32)
+
+    def _curvature_of(self, state: State, frames: int) -> NDArray[np.float32]:
+        """`position_curvature`, which changes little within a sweep."""
+        if self._curvature is None or self._frames_since >= len(state.shift):
+            self._curvature, self._frames_since = position_curvature(self._model, state), 0
+        self._frames_since += frames
+        return self._curvature
 
     def _scales(self, state: State, moments: NDArray[np.float32], index: Any) -> NDArray[np.float32]:
         """Towards the best factor of each frame between what the monitor and what the frame says."""
@@ -148,16 +157,17 @@ def position_curvature(model: ForwardModel, state: State) -> NDArray[np.float32]
     -------
     (n, 2) float32
     """
-    host = model.backend.to_host
-    probe = host(model.central(state.probe))
-    power = np.zeros(state.object.shape, np.float32)
+    xp, probe = model.backend.xp, model.central(state.probe)
     ny, nx = probe.shape[1:]
-    power[:ny, :nx] = np.sum(np.abs(probe) ** 2, axis=0)
-    power_hat = np.conj(np.fft.rfft2(power))
-    rows, columns = model.data.corner.T
+    shape = tuple(state.object.shape)
+    power = model.backend.zeros(shape, "float32")
+    power[:ny, :nx] = xp.sum(xp.real(probe) ** 2 + xp.imag(probe) ** 2, axis=0)
+    power_hat = xp.conj(xp.fft.rfftn(power))
+    places = model.backend.asarray(model.data.corner[:, 0] * shape[1] + model.data.corner[:, 1])
     found = []
-    for slope in (host(v) for v in model.derivatives(state.object)):
-        correlation = np.fft.irfft2(np.fft.rfft2(np.abs(slope) ** 2) * power_hat, power.shape)
-        found.append(correlation[rows, columns])
+    for slope in model.derivatives(state.object):
+        squares_hat = xp.fft.rfftn(xp.real(slope) ** 2 + xp.imag(slope) ** 2)
+        correlation = xp.fft.irfftn(squares_hat * power_hat, s=shape, axes=(0, 1))
+        found.append(model.backend.to_host(xp.take(xp.reshape(correlation, (-1,)), places, axis=0)))
     curvature = np.stack(found, axis=1)
     return (np.maximum(curvature, 0) + CURVATURE_FLOOR * curvature.max(axis=0)).astype(np.float32)

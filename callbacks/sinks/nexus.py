@@ -20,7 +20,7 @@ from scipy.constants import electron_volt
 from ptychrome import __version__
 from ptychrome.callbacks.files import OBJECT_PROBE_SUFFIX, write_atomically
 from ptychrome.callbacks.results import Revision
-from ptychrome.schema import FEATURES, MAPS
+from ptychrome.schema import FEATURES, MAPS, SPECTRA, map_label
 
 UNITS = {
     "energy": "eV",
@@ -37,7 +37,8 @@ LABELS = {
     "phase": "phase",
     "energy": "photon energy",
     "clusters/label": "cluster",
-} | {f"maps/{name}": info.label for name, info in MAPS.items()}
+    "clusters/probability": "probability of the cluster",
+} | {name: info.label for name, info in SPECTRA.items()}
 CONTENTS = "ptychrome_contents"
 UNIT_SUFFIXES = {
     "_eV": "eV",
@@ -128,7 +129,7 @@ def write_nexus(path: Path, revision: Revision) -> None:
         entry["program_name"].attrs["version"] = __version__
         _group(entry, "sample", "NXsample")["name"] = revision.sample_name
         for name, array in revision.arrays.items():
-            _write_array(entry, name, array)
+            _write_array(entry, name, array, _label(name, revision))
         for name, columns in revision.tables.items():
             _write_table(entry, name, columns)
         _add_plots(entry)
@@ -249,12 +250,19 @@ def _dataset(parent: h5py.Group, name: str, data: Any, units: str) -> h5py.Datas
     return dataset
 
 
-def _write_array(entry: h5py.Group, name: str, array: np.ndarray) -> None:
+def _label(name: str, revision: Revision) -> str | None:
+    folder, _, key = name.rpartition("/")
+    if folder == "maps" and key in MAPS:
+        return map_label(key, revision.attributes.get("element", "V"))
+    return LABELS.get(name)
+
+
+def _write_array(entry: h5py.Group, name: str, array: np.ndarray, label: str | None) -> None:
     folder, _, key = name.rpartition("/")
     parent = _group(entry, folder, "NXcollection") if folder else entry
     dataset = _dataset(parent, key, array, UNITS.get(name, "1"))
-    if name in LABELS:
-        dataset.attrs["long_name"] = LABELS[name]
+    if label is not None:
+        dataset.attrs["long_name"] = label
     if name == "clusters/centers":
         dataset.attrs["columns"] = list(FEATURES)
         dataset.attrs["units"] = [MAPS[feature].unit for feature in FEATURES]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptychrome.callbacks.results import Revision
-from ptychrome.schema import FEATURES, MAPS, RESULT_SPEC
+from ptychrome.schema import FEATURES, MAPS, RESULT_SPEC, SPECTRA
 
 if TYPE_CHECKING:
     from tiled.client.array import ArrayClient
@@ -28,10 +28,12 @@ _AXES: dict[str, tuple[tuple[str, ...], str]] = {  # name -> (dimensions, unit)
     "phase": (_STACK, "rad"),
     "probe": (("energy", "mode", "probe_y", "probe_x"), "sqrt(photons)"),
     "clusters/label": (_MAP, "1"),
+    "clusters/probability": (_MAP, "1"),
     "clusters/centers": (("cluster", "feature"), " ".join(MAPS[name].unit for name in FEATURES)),
     "clusters/fractions": (("cluster",), "1"),
+    "clusters/fractions_sigma": (("cluster",), "1"),
     "clusters/spectra": (("cluster", "energy"), "1"),
-}
+} | {name: (info.dimensions, info.unit) for name, info in SPECTRA.items()}
 _STACKS = ("object", "absorbance", "phase", "probe")
 
 

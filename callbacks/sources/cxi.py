@@ -14,7 +14,6 @@ from typing import Any
 import event_model
 import numpy as np
 
-from ptychrome.analysis.xanes_model import edge_among
 from ptychrome.callbacks.files import OBJECT_PROBE_SUFFIX
 from ptychrome.callbacks.sources.cxi_file import (
     BASIS,
@@ -29,6 +28,7 @@ from ptychrome.callbacks.sources.cxi_file import (
     CxiFile,
     read_cxi_file,
 )
+from ptychrome.edges import edge_near
 from ptychrome.schema import (
     DARK_SUFFIX,
     MASK_SUFFIX,
@@ -43,7 +43,6 @@ __all__ = ["CxiError", "CxiFile", "CxiSet", "documents", "read_cxi_set"]
 
 SUFFIXES = (".cxi", ".h5")
 
-DEFAULT_EDGE = ("V", "K")  # of a set that steps over no edge; it gets no maps
 SMALLEST_STEP_EV = 0.01  # far below any monochromator's band width: closer energies are the same one
 
 Document = tuple[str, Mapping[str, Any]]
@@ -128,7 +127,7 @@ def documents(cxi_set: CxiSet, *, probe: ProbeModel, sample_name: str = "") -> I
     files = cxi_set.files
     i0 = None if files[0].i0 is None else "i0"
     keys = SignalKeys(image="cxi_image", energy="energy", x="stage_x", y="stage_y", i0=i0)
-    element, edge = edge_among(cxi_set.energies_eV) or DEFAULT_EDGE
+    element, edge = edge_near(cxi_set.energies_eV)
     metadata = ScanMetadata(
         element=element,
         edge=edge,

@@ -52,6 +52,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 port=options.port,
                 ioc_port=ioc_port,
             )
+        if options.command == "spectra":
+            from ptychrome.profiles.spectra import spectra
+
+            return spectra(
+                options.result,
+                standards=options.standards,
+                foil=options.foil,
+                largest_shift_eV=options.shift_eV,
+                keep_jump=options.keep_jump,
+                components=options.components,
+            )
+        if options.command == "reference":
+            from ptychrome.profiles.spectra import reference
+
+            return reference(
+                options.element, options.formulas, edge=options.edge, energy_eV=options.energy_eV
+            )
         from ptychrome.profiles.process import process
 
         return process(
@@ -170,7 +187,54 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument(
         "--clusters", type=int, metavar="K", help="number of clusters (default: the recipe's)"
     )
+    _add_spectra(commands)
+    _add_reference(commands)
     return parser
+
+
+def _add_spectra(commands: argparse._SubParsersAction) -> None:
+    spectra = commands.add_parser(
+        "spectra",
+        help="components of a result, and its pixels as sums of standards",
+        description="Count and draw the spectral components of a finished result and fit every pixel by a "
+        "sum of measured standards. The arrays are added to the file, and a figure is drawn beside it.",
+    )
+    spectra.add_argument("result", type=Path, metavar="result.nxs", help="written by `ptychrome process`")
+    spectra.add_argument(
+        "--standards", nargs="+", type=Path, default=[], metavar="FILE",
+        help="spectra of standards: XDI, Athena's columns (.nor, .xmu, .dat) or projects (.prj)",
+    )  # fmt: skip
+    spectra.add_argument(
+        "--foil", type=Path, metavar="FILE",
+        help="spectrum of a metal foil on the energy scale of the standards, which is then corrected",
+    )  # fmt: skip
+    spectra.add_argument(
+        "--shift-eV", type=float, default=0.0, metavar="EV",
+        help="fit a common energy shift of the standards, up to so much (default 0: none)",
+    )  # fmt: skip
+    spectra.add_argument(
+        "--keep-jump", action="store_true",
+        help="shares must add up to the edge jump of the maps (default: to that of the sum itself)",
+    )  # fmt: skip
+    spectra.add_argument(
+        "--components", type=int, metavar="K", help="number of components (default: those above the noise)"
+    )
+
+
+def _add_reference(commands: argparse._SubParsersAction) -> None:
+    reference = commands.add_parser(
+        "reference",
+        help="Re[N_eff]/N of compounds",
+        description="Print what Re[N_eff] per atom of the edge's element would be in pure compounds, from "
+        "each set of constants.",
+    )
+    reference.add_argument("element", metavar="ELEMENT", help="whose edge the scan covers, such as V")
+    reference.add_argument("formulas", nargs="+", metavar="FORMULA", help="such as LiVO2 or Li10/7V6/7O2")
+    reference.add_argument("--edge", default="K", metavar="EDGE", help="K (default), L3, …")
+    reference.add_argument(
+        "--energy-eV", type=float, metavar="EV",
+        help="lowest energy of the scan (default: 45 eV below the edge)",
+    )  # fmt: skip
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -69,9 +69,10 @@ class ScanMetadata(_Strict):
     """The block ``start["ptychrome"]``: all that the analysis must know before the first frame arrives."""
 
     schema_version: Literal[1] = 1
-    element: str = "V"
-    edge: str = "K"
+    element: str
+    edge: str
     energies_eV: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    energy_offset_eV: FiniteFloat = 0.0  # to be added to the monochromator's energies, as a foil says
     positions_per_energy: tuple[Annotated[int, Field(ge=2)], ...]
     extent_m: tuple[tuple[FiniteFloat, FiniteFloat], tuple[FiniteFloat, FiniteFloat]]  # planned (y, x) ranges
     geometry: DetectorGeometry
@@ -156,4 +157,34 @@ MAPS: dict[str, MapInfo] = {
     "n_eff": MapInfo("m⁻²", "Re[N_eff]"),
     "n_eff_ratio": MapInfo("1", "Re[N_eff]/N_V", (0.0, 100.0)),
 }
+
+
+def map_label(name: str, element: str) -> str:
+    """Label of a chemical map for the edge of an element; the names themselves keep the V of the paper."""
+    return MAPS[name].label.replace("N_V", f"N_{element}")
+
+
 FEATURES = ("edge_energy", "pre_edge_ratio", "n_eff_ratio")
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """How one array is named for people: its axes, unit and label."""
+
+    dimensions: tuple[str, ...]
+    unit: str
+    label: str
+
+
+SPECTRA: dict[str, ArrayInfo] = {
+    "lcf/fractions": ArrayInfo(("standard", "y", "x"), "1", "share of the atoms in each standard"),
+    "lcf/fractions_sigma": ArrayInfo(("standard", "y", "x"), "1", "σ of the shares"),
+    "lcf/residual": ArrayInfo(("y", "x"), "1", "rms misfit over edge jump"),
+    "lcf/chi2": ArrayInfo(("y", "x"), "1", "reduced χ²"),
+    "lcf/r_factor": ArrayInfo(("y", "x"), "1", "R-factor"),
+    "lcf/jump": ArrayInfo(("y", "x"), "1", "edge jump of the sum of standards"),
+    "lcf/standards": ArrayInfo(("standard", "energy"), "1", "normalised standards"),
+    "components/spectra": ArrayInfo(("component", "energy"), "1", "spectra of the components"),
+    "components/maps": ArrayInfo(("component", "y", "x"), "1", "amount of each component"),
+    "components/variance": ArrayInfo(("principal_component",), "1", "share of the sum of squares"),
+}

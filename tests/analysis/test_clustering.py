@@ -5,7 +5,7 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from ptychrome.analysis.clustering import cluster, cluster_fractions, cluster_spectra
+from ptychrome.analysis.clustering import ClusterOptions, cluster, cluster_fractions, cluster_spectra
 from ptychrome.analysis.scan import DataError
 
 # edge energy (eV), PE/Δμt (eV), Re[N_eff]/N_V
@@ -59,6 +59,42 @@ def test_recovers_from_poor_early_centres():
     features, n_v, state = particle(LOW_NOISE, 1)
     poor = np.repeat(STATES[:1], 4, axis=0) + np.linspace(0, 0.01, 4)[:, None]
     assert adjusted_rand_score(state, cluster(features, n_v**2, 4, previous=poor).labels) > 0.9
+
+
+def test_labels_stay_when_another_particle_is_added():
+    """The default and the paper's way; as prepared first, then one whose main states have changed places."""
+    features, n_v, _ = particle(LOW_NOISE, 3)
+    rng = np.random.default_rng(4)
+    state = rng.choice(4, 4000, p=[0.2, 0.4, 0.3, 0.1])
+    added = STATES[state] + LOW_NOISE * rng.standard_normal((4000, 3))
+    for options in (ClusterOptions(), ClusterOptions(scaling="none", weights="none")):
+        before = cluster(features, options.pixel_weights(n_v), 4, scaling=options.scaling)
+        after = cluster(
+            np.concatenate([features, added]),
+            options.pixel_weights(np.append(n_v, np.ones(4000))),
+            4,
+            previous=before.centers,
+            scaling=options.scaling,
+        )
+        assert np.mean(after.labels[:4000] != before.labels) < 0.02  # what is asked for; 0.4 % measured
+
+
+def test_the_paper_s_way_is_plain_kmeans():
+    features, n_v, _ = particle(HIGH_NOISE, 0)
+    options = ClusterOptions(scaling="none", weights="none")
+    found = cluster(features, options.pixel_weights(n_v), 6, scaling=options.scaling)
+    plain = KMeans(6, n_init=10, random_state=0).fit(features)
+    assert adjusted_rand_score(plain.labels_, found.labels) > 0.98  # both stop at a change of 1e-4
+    order = np.argsort(plain.cluster_centers_[:, 0])
+    np.testing.assert_allclose(found.centers, plain.cluster_centers_[order], rtol=2e-3)
+
+
+def test_weights_are_missing_where_there_is_no_edge():
+    n_v = [2.0, -1.0, 0.0, np.nan]
+    for weights, heavy in (("n_v2", 4.0), ("none", 1.0)):
+        found = ClusterOptions(weights=weights).pixel_weights(n_v)
+        np.testing.assert_array_equal(found > 0, [True, False, False, False])
+        assert found[0] == heavy
 
 
 def test_missing_features_are_labelled_minus_one():

@@ -1,71 +1,126 @@
 """Time and error of whole 40-energy stacks: ``python tests/benchmarks/bench_recipes.py --help``.
 
-Scans a simulated particle over the V K-edge with all nuisances, records its documents and frames, sends them
-through the pipeline once for each recipe, and prints seconds, errors and biases against the truth of the twin
-(`ptychrome.profiles.scoring`), and the largest memory of any one process.
+Simulates a particle over the V K-edge with all nuisances, one CXI file for each energy, sends the set
+through the pipeline once for each recipe and backend, and prints seconds, errors and biases against the truth
+of the twin (`ptychrome.profiles.scoring`), and the largest memory of any one process.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from bluesky import RunEngine
+import h5py
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy.constants import electron_volt
+from threadpoolctl import threadpool_limits
 
+from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.executors import WorkerProcesses
 from ptychrome.callbacks.pipeline import Pipeline
+from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.memory import MemorySink
-from ptychrome.devices.simulated import simulated_beamline
+from ptychrome.callbacks.sources.cxi import documents, read_cxi_set
 from ptychrome.devices.twin import TwinBeamline
-from ptychrome.plans import spectro_ptycho, square, v_k_edge
+from ptychrome.devices.twin.nuisances import Disturbances
+from ptychrome.plans import positions, square, v_k_edge
 from ptychrome.profiles.scoring import Score, score
 from ptychrome.profiles.settings import load_recipe
+from ptychrome.schema import ProbeModel
 
 N_STATES = 4
-Documents = list[tuple[str, dict[str, Any]]]
+EXPOSURE_S = 1.0
+STEP_M = 150e-9
+DETECTOR = "/entry_1/instrument_1/detector_1"
 
 
-def record(twin: TwinBeamline, directory: Path, width_m: float) -> Documents:
-    """Documents of one scan; the frames lie in the directory."""
-    beamline = simulated_beamline(twin, directory)
-    documents: Documents = []
-    RE = RunEngine()
-    RE.subscribe(lambda name, doc: documents.append((name, doc)))
-    RE(
-        spectro_ptycho(
-            [beamline.eiger],
-            beamline.dcm,
-            beamline.stage,
-            energies=v_k_edge(),
-            trajectory=square(width_m, 150e-9),
-            exposure_s=1.0,
-            sample_name=twin.sample,
-        )
-    )
-    return documents
+def simulate(sample: str, seed: int, photons: float, pixels: int, width_m: float, folder: Path) -> ProbeModel:
+    """Write a CXI set, all processors at work; returns what is known of the probe."""
+    energies = list(v_k_edge())
+    scan = partial(_simulate_energy, sample, seed, photons, pixels, width_m, folder)
+    with ProcessPoolExecutor(
+        os.cpu_count(), get_context("spawn"), initializer=threadpool_limits, initargs=(1,)
+    ) as pool:
+        list(pool.map(scan, range(len(energies)), energies))
+    probe = TwinBeamline(sample, seed=seed, frame_pixels=pixels).nominal_probe
+    return ProbeModel(fwhm_m=probe.fwhm_m, fwhm_energy_eV=probe.fwhm_energy_eV, defocus_m=probe.defocus_m)
 
 
-def analyse(documents: Documents, twin: TwinBeamline, recipe: str, workers: int) -> tuple[float, Score]:
-    """Wall seconds of the analysis and the score of its last revision."""
+def _simulate_energy(
+    sample: str,
+    seed: int,
+    photons: float,
+    pixels: int,
+    width_m: float,
+    folder: Path,
+    place: int,
+    energy_eV: float,
+) -> None:
+    """One energy, with disturbances of its own: no process needs to know what the others draw."""
+    twin = TwinBeamline(sample, seed=seed, frame_pixels=pixels, flux=photons / EXPOSURE_S)
+    twin._disturbances = Disturbances(twin.nuisances, 1000 * (seed + 1) + place, sample)
+    twin.energy_eV = energy_eV
+    stage = positions(square(width_m, STEP_M))
+    twin.clock_s = place * len(stage) * EXPOSURE_S
+    frames, i0 = np.empty((len(stage), pixels, pixels), np.uint32), np.empty(len(stage))
+    for number, (x, y) in enumerate(stage):
+        twin.stage_m = (float(x), float(y))
+        exposure = twin.expose(EXPOSURE_S)
+        frames[number], i0[number] = exposure.counts, exposure.i0
+    fields = {
+        "/entry_1/instrument_1/source_1/energy": energy_eV * electron_volt,
+        f"{DETECTOR}/data": frames,
+        f"{DETECTOR}/mask": twin.detector.mask.astype(np.uint32),
+        f"{DETECTOR}/distance": twin.detector.distance_m,
+        f"{DETECTOR}/x_pixel_size": twin.detector.pixel_size_m[1],
+        f"{DETECTOR}/y_pixel_size": twin.detector.pixel_size_m[0],
+        "/entry_1/sample_1/geometry_1/translation": np.column_stack([stage, np.zeros(len(stage))]),
+        "/entry_1/sample_1/name": sample,
+        "/entry_1/instrument_1/monitor_1/data": i0,
+    }
+    with h5py.File(folder / f"{place:02d}.cxi", "w") as file:
+        for name, value in fields.items():
+            file[name] = value
+
+
+def on_backend(recipe: Recipe, backend: str) -> Recipe:
+    """The recipe with another backend in all its stages."""
+    options: dict[str, Any] = recipe.model_dump()
+    joint = options["joint"] or {"refine": []}
+    for stage in (*options["reconstruct"], *options["warm"], *joint["refine"]):
+        stage["backend"] = backend
+    return Recipe.model_validate(options)
+
+
+def analyse(folder: Path, probe: ProbeModel, recipe: Recipe, workers: int) -> tuple[float, Revision]:
+    """Wall seconds of the analysis and its last revision."""
     sink = MemorySink()
-    pipeline = Pipeline(
-        load_recipe(recipe, n_clusters=N_STATES), WorkerProcesses(workers), [sink], in_flight=workers
-    )
     begin = time.perf_counter()
-    for name, doc in documents:
+    pipeline = Pipeline(recipe, WorkerProcesses(workers), [sink], in_flight=workers)
+    for name, doc in documents(read_cxi_set([folder]), probe=probe):
         pipeline(name, doc)
     pipeline.close()
     seconds = time.perf_counter() - begin
     (revision,) = sink.latest.values()
+    return seconds, revision
+
+
+def judge(revision: Revision, twin: TwinBeamline) -> Score:
+    """Score of a revision against the truth on its pixels."""
     pixel_m = abs(float(revision.arrays["x"][1] - revision.arrays["x"][0]))
-    return seconds, score(revision.arrays, twin.truth(pixel_m, revision.arrays["energy"]))
+    return score(revision.arrays, twin.truth(pixel_m, revision.arrays["energy"]))
 
 
 def arguments() -> argparse.Namespace:
@@ -75,7 +130,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--photons", nargs="+", type=float, default=[1e8], help="per frame")
     parser.add_argument("--samples", nargs="+", default=["P1"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--pixels", type=int, default=128, help="rows and columns of a frame")
     parser.add_argument("--width", type=float, default=1.65e-6, help="of the scanned square, m")
+    parser.add_argument("--backends", nargs="+", default=["auto"])
     parser.add_argument("--workers", type=int, default=2)
     return parser.parse_args()
 
@@ -96,21 +153,23 @@ def row(label: Sequence[str], seconds: float, result: Score) -> list[str]:
 
 def main() -> None:
     """Run everything that the command line asks for."""
-    chosen, console = arguments(), Console(width=150)
+    chosen, console = arguments(), Console(width=160)
     table = Table(title="error (bias) against the truth, 40 energies")
-    for column in ("sample", "seed", "photons", "recipe", "s", "b2 eV", "PE/Δμt eV", "N_V %", "ratio", "ARI"):
+    columns = ("sample", "seed", "photons", "recipe", "backend", "s")
+    for column in (*columns, "b2 eV", "PE/Δμt eV", "N_V %", "ratio", "ARI"):
         table.add_column(column, justify="right")
-    for sample in chosen.samples:
-        for seed in chosen.seeds:
-            for photons in chosen.photons:
-                with tempfile.TemporaryDirectory() as scratch:
-                    twin = TwinBeamline(sample, seed=seed, frame_pixels=128, flux=photons)
-                    documents = record(twin, Path(scratch), chosen.width)
-                    for recipe in chosen.recipes:
-                        seconds, result = analyse(documents, twin, recipe, chosen.workers)
-                        cells = row([sample, str(seed), f"{photons:.0e}", recipe], seconds, result)
-                        console.print(*cells)
-                        table.add_row(*cells)
+    for sample, seed, photons in product(chosen.samples, chosen.seeds, chosen.photons):
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            probe = simulate(sample, seed, photons, chosen.pixels, chosen.width, folder)
+            twin = TwinBeamline(sample, seed=seed, frame_pixels=chosen.pixels)
+            for name, backend in product(chosen.recipes, chosen.backends):
+                recipe = on_backend(load_recipe(name, n_clusters=N_STATES), backend)
+                seconds, revision = analyse(folder, probe, recipe, chosen.workers)
+                label = [sample, str(seed), f"{photons:.0e}", recipe.name, backend]
+                cells = row(label, seconds, judge(revision, twin))
+                console.print(*cells)
+                table.add_row(*cells)
     console.print(table)
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     console.print(f"largest process: {peak / 1e6:.2f} GB")

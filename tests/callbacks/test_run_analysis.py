@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 
+from ptychrome.analysis.options import StackOptions
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.reconstruct import reconstruct
 from ptychrome.callbacks.run_analysis import RunAnalysis
@@ -33,7 +34,7 @@ def begin(documents, energies=99):
     for job in jobs[:energies]:
         run.outstanding -= 1
         run.add(reconstruct(job, RECIPE))
-        run.shown(job)
+        run.shown([job])
     return run, jobs
 
 
@@ -48,6 +49,24 @@ def test_results_ascend_in_energy_whatever_the_order_of_the_scan(downwards):
     assert table["energy_eV"].tolist() == [5479.0, 5501.0]
     assert table["frames"].tolist() == [POSITIONS] * 2
     assert (table["lag_s"] >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("of_start", "of_recipe", "expected"), [(None, None, 0.0), (-0.53, None, -0.53), (-0.53, 0.0, 0.0)]
+)
+def test_a_foil_corrects_the_energies_of_the_results(downwards, of_start, of_recipe, expected):
+    documents = copy.deepcopy(downwards)
+    if of_start is not None:
+        documents[0][1]["ptychrome"]["energy_offset_eV"] = of_start
+    recipe = RECIPE.model_copy(update={"stack": StackOptions(energy_offset_eV=of_recipe)})
+    run = RunAnalysis.from_start(documents[0][1], recipe)
+    jobs = [job for name, doc in documents if name != "stop" for job in run.take(name, doc)]
+    assert run.add(reconstruct(jobs[1], recipe)) == (4,)
+    revision = run.revision((4,))
+    planned = sorted(documents[0][1]["ptychrome"]["energies_eV"])
+    np.testing.assert_allclose(revision.arrays["energy"], np.array(planned) + expected)
+    assert revision.attributes["energy_offset_eV"] == expected
+    assert (revision.attributes["element"], revision.attributes["edge"]) == ("V", "K")
 
 
 def test_the_neighbour_is_the_nearest_finished_energy(downwards):

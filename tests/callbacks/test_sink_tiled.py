@@ -26,8 +26,10 @@ AXES = {
     "maps/edge_energy_sigma": (["y", "x"], "eV"),
     "maps/fitted": (["y", "x"], "1"),
     "clusters/label": (["y", "x"], "1"),
+    "clusters/probability": (["y", "x"], "1"),
     "clusters/centers": (["cluster", "feature"], "eV eV 1"),
     "clusters/fractions": (["cluster"], "1"),
+    "clusters/fractions_sigma": (["cluster"], "1"),
     "clusters/spectra": (["cluster", "energy"], "1"),
 }
 
@@ -78,7 +80,9 @@ def revision(uid, done=1, clusters=0, changed=None, all_arrays=False, **override
             "maps/edge_energy_sigma": np.full((NY, NX), 0.1, np.float32),
             "maps/fitted": np.ones((NY, NX), np.uint8),
             "clusters/label": np.zeros((NY, NX), np.int32),
+            "clusters/probability": np.ones((NY, NX), np.float32),
             "clusters/fractions": np.full(clusters, 1 / clusters),
+            "clusters/fractions_sigma": np.full(clusters, 0.01),
         }
     energies = {"place": np.arange(done), "error": np.ones(done)}
     fields = {

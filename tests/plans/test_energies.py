@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ptychrome.plans.energies import check_energies, segments, v_k_edge
+from ptychrome.plans.energies import check_energies, k_edge, segments, v_k_edge
 
 
 def test_v_k_edge_is_the_scan_of_the_paper():
@@ -67,3 +67,19 @@ def test_check_energies_makes_plain_floats():
     checked = check_energies(np.array([5430, 5420], dtype=np.float32))
     assert checked == [5430.0, 5420.0]
     assert all(type(energy) is float for energy in checked)
+
+
+@pytest.mark.parametrize(("element", "edge_eV"), [("Ti", 4966.0), ("Fe", 7112.0), ("Ni", 8333.0)])
+def test_other_k_edges_have_the_same_spacing(element, edge_eV):
+    assert np.array(k_edge(element)) - edge_eV == pytest.approx(np.array(v_k_edge()) - 5465.0, abs=1e-9)
+    assert k_edge(element, 60)[0] == pytest.approx(edge_eV - 45.0)
+    assert k_edge(element, 60)[-1] == pytest.approx(edge_eV + 75.0)
+    assert len(k_edge(element, 60)) == 60
+    assert json.loads(json.dumps(k_edge(element, 25))) == k_edge(element, 25)
+
+
+def test_k_edge_refuses():
+    with pytest.raises(ValueError, match="no absorption edge 'Xx'"):
+        k_edge("Xx")
+    with pytest.raises(ValueError, match="at least 12"):
+        k_edge("V", 5)

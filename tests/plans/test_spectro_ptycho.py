@@ -9,6 +9,7 @@ from ophyd.sim import det
 
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
+from ptychrome.plans.energies import k_edge
 from ptychrome.plans.spectro_ptycho import spectro_ptycho
 from ptychrome.plans.trajectories import square
 
@@ -34,6 +35,7 @@ def beamline(tmp_path):
         ({"detectors": []}, "0 of the detectors"),
         ({"detectors": [det]}, "0 of the detectors \\['det'\\]"),
         ({"dcm": det}, "det has no axis 'energy'"),
+        ({"element": "Xx"}, "no absorption edge 'Xx'"),
     ],
 )
 def test_refuses_before_the_run_is_opened(beamline, options, message):
@@ -49,6 +51,22 @@ def test_refuses_before_the_run_is_opened(beamline, options, message):
             spectro_ptycho(stage=beamline.stage, **plan | options), lambda *doc: documents.append(doc)
         )
     assert documents == []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"energies": [5420.0]}, ("V", "K")),
+        ({"energies": k_edge("Fe", 12)}, ("Fe", "K")),
+        ({"energies": k_edge("Fe", 12), "element": "Mn", "energy_offset_eV": -0.5}, ("Mn", "K")),
+    ],
+)
+def test_the_energies_say_which_edge_it_is_unless_told(beamline, options, expected):
+    plan = spectro_ptycho([beamline.eiger], beamline.dcm, beamline.stage, trajectory=TRAJECTORY, **options)
+    starts = [message.kwargs for message in plan if message.command == "open_run"]
+    (start,) = starts
+    assert (start["ptychrome"]["element"], start["ptychrome"]["edge"]) == expected
+    assert start["ptychrome"]["energy_offset_eV"] == options.get("energy_offset_eV", 0.0)
 
 
 def test_returns_the_uid_of_the_run(beamline):

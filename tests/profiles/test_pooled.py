@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ptychrome.analysis.clustering import ClusterOptions
 from ptychrome.analysis.scan import DataError
 from ptychrome.callbacks.results import Revision
 from ptychrome.profiles.pooled import pool_clusters
@@ -22,6 +23,7 @@ def particle(shares, seed):
         for i, name in enumerate(NAMES)
     }
     arrays["maps/n_v"] = np.where(missing, np.nan, rng.uniform(1e22, 4e22, state.shape)).astype(np.float32)
+    arrays["y"], arrays["x"] = (30e-9 * np.arange(size)[::-1] for size in state.shape)
     arrays["absorbance"] = np.stack([1.0 * state, 2.0 * state]).astype(np.float32)
     arrays["clusters/label"] = np.zeros(state.shape, np.int32)
     name = f"particle {seed}"
@@ -45,12 +47,16 @@ def test_labels_are_common_to_all_particles():
 
 def test_fractions_and_spectra_are_each_particle_s_own():
     results = {"P1": particle((0.7, 0.2, 0.1), 1)[0], "D1": particle((0.1, 0.3, 0.6), 2)[0]}
-    for result in pool_clusters(results, 3).values():
+    for result in pool_clusters(results, 3, ClusterOptions(narrowest_m=0.0)).values():
         arrays = result.arrays
         n_v, label = np.nan_to_num(arrays["maps/n_v"].astype(float)), arrays["clusters/label"]
         expected = [n_v[label == k].sum() / n_v[label >= 0].sum() for k in range(3)]
         np.testing.assert_allclose(arrays["clusters/fractions"], expected, rtol=1e-5)
         assert arrays["clusters/spectra"].shape == (3, 2)
+        assert arrays["clusters/fractions_sigma"].shape == (3,)
+        probability = arrays["clusters/probability"]
+        np.testing.assert_array_equal(np.isfinite(probability), label >= 0)
+        assert np.nanmin(probability) > 0.9  # states 8 σ apart leave no doubt
         assert result.attributes["pooled_with"] == ["D1", "P1"]
         assert result.attributes["recipe"] == "live"
 

@@ -4,4 +4,4 @@
 from bluesky import plan_stubs as bps
 from bluesky import plans as bp
 
-from ptychrome.plans import fermat, jittered, positions, segments, spectro_ptycho, square, v_k_edge
+from ptychrome.plans import fermat, jittered, k_edge, positions, segments, spectro_ptycho, square, v_k_edge
