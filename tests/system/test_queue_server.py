@@ -229,7 +229,6 @@ def scan(**changes: Any) -> dict[str, Any]:
         (scan(exposure_s="long"), "exposure_s"),
         (scan(energies="all"), "energies"),
         (scan(energy=5420.0), "energy"),
-        ({**scan(), "args": [["pilatus"], "dcm", "stage"]}, "pilatus"),
     ],
 )
 def test_a_plan_that_does_not_fit_is_refused_when_it_is_submitted(ask, item, complaint):
