@@ -36,9 +36,9 @@ def find_particle(
 ) -> MsgGenerator[list[float]]:
     """Map the absorption coarsely, and move the stage to where the particle's centre is in the beam.
 
-    The absorbance of each position is −ln(counts of the frame / counts of the i0 monitor), above the median of
-    the map, hence at least half of the map must be empty. The particle is what stands 5 standard deviations
-    above it; its centre is the centre of mass of the absorbance there. The energy is what it was.
+    The absorbance of each position is −ln(counts of the frame / counts of the i0 monitor) above the median of
+    the map: at least half of it must be empty. The particle is what stands 5 standard deviations above that,
+    its centre the centre of mass of the absorbance there. The energy is what it was.
 
     Parameters
     ----------
@@ -147,9 +147,9 @@ def choose_exposure(
 ) -> MsgGenerator[float]:
     """Choose the exposure from frames of the direct beam, and set it.
 
-    It is the time for so many photons per frame, unless the counter of the brightest pixel would then be filled
-    to more than `share`. The rate of the brightest pixel must stay below `share` of the detector's ceiling,
-    which no exposure can mend. Have nothing in the beam that scatters: the direct beam is the brightest.
+    It is the time for so many photons per frame, or less where the counter of the brightest pixel would be
+    filled to more than `share`. The rate of the brightest pixel must stay below `share` of the detector's
+    ceiling, which no exposure can mend. Have nothing in the beam: the direct beam is the brightest.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def choose_exposure(
     ValueError
         If a number is out of range.
     RuntimeError
-        If the beam is too bright for the detector, with the factor by which to attenuate it, or there is none.
+        If the beam is too bright for the detector, with the factor to attenuate it by, or there is none.
 
     Examples
     --------
@@ -210,7 +210,8 @@ def choose_exposure(
     if rate_hz > share * ceiling_hz:
         raise RuntimeError(
             f"the brightest pixel of {detector.name} counts {rate_hz:.2g} / s, more than {share:g} × "
-            f"{ceiling_hz:.2g} / s; no exposure helps: attenuate the beam {rate_hz / share / ceiling_hz:.2g}-fold"
+            f"{ceiling_hz:.2g} / s; no exposure helps: attenuate the beam "
+            f"{rate_hz / share / ceiling_hz:.2g}-fold"
         )
     chosen_s = min(photons * exposed_s / total, share * full / rate_hz, longest_s)
     yield from bps.mv(detector.exposure_time, chosen_s)
@@ -245,14 +246,16 @@ def calibrate_energy(
     edge: str = "K",
     range_eV: float = 15.0,
     step_eV: float = 0.5,
-    exposure_s: float = 1.0,
+    exposures: int = 5,
+    exposure_s: float = 0.2,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
     """Scan a metal foil over its edge; the session then says and keeps the offset of the energy scale.
 
-    Put the foil into the beam first, and nothing else. When the run ends, the session compares the first steep
-    inflection of the absorption with the tabulated edge, sets ``dcm.energy_offset`` and keeps it over restarts;
-    the scans that follow carry it with them. Nothing moves for it: energies stay those of the monochromator.
+    Put the foil into the beam first, and nothing else. When the run ends, the session compares the first
+    steep inflection of the absorption with the tabulated edge, sets ``dcm.energy_offset`` and keeps it in
+    ``RE.md``; the scans that follow carry it with them. Nothing moves for it: energies stay those of the
+    monochromator.
 
     Parameters
     ----------
@@ -264,8 +267,10 @@ def calibrate_energy(
         Of the foil.
     range_eV, step_eV : float
         How far to scan before and behind the tabulated edge, and the distance of the points.
+    exposures : int
+        How many at each point: their mean counts, against the noise of the i0 monitor.
     exposure_s : float
-        Exposure per point.
+        Of each.
     md : dict, optional
         More for the start document.
 
@@ -290,6 +295,8 @@ def calibrate_energy(
     measurement = Transmission(detectors)
     axis = find_axis(dcm, "energy")
     edge_eV = tabulated_edge_eV(element, edge)
+    if exposures < 1:
+        raise ValueError(f"exposures is {exposures!r}; expected at least 1")
     energies = segments([(edge_eV - range_eV, edge_eV + range_eV, step_eV)])
     for energy in (energies[0], energies[-1]):
         axis.check_value(energy)
@@ -302,9 +309,10 @@ def calibrate_energy(
             "edge": edge,
             "range_eV": range_eV,
             "step_eV": step_eV,
+            "exposures": exposures,
             "exposure_s": exposure_s,
         },
-        "num_points": len(energies),
+        "num_points": len(energies) * exposures,
         **(md or {}),
         "foil": {
             "edge_eV": edge_eV,
@@ -317,7 +325,8 @@ def calibrate_energy(
     def scan() -> MsgGenerator[None]:
         for energy in energies:
             yield from bps.mv(axis, energy)
-            yield from measurement.expose(dcm)
+            for _ in range(exposures):
+                yield from measurement.expose(dcm)
 
     yield from bps.mv(axis, energies[0])
     return (yield from measurement.exposing(scan(), exposure_s, start))
@@ -337,9 +346,9 @@ def align_focus(
 ) -> MsgGenerator[str]:
     """Record a small ptychographic scan at the present energy, from whose probe the session tells the focus.
 
-    Any sample with structure serves. After it, ``focus()`` waits for the reconstruction, propagates the probe
-    to its waists and says how far the sample stands from the focus of each mirror: move it, or bend the mirrors,
-    and repeat. Nothing is moved by this plan but the scan.
+    Any sample with structure serves. Then ``focus()`` waits for the reconstruction, propagates the probe to
+    its waists and says how far the sample stands from the focus of each mirror: move it, or bend the mirrors,
+    and repeat. This plan moves nothing but what a scan does.
 
     Parameters
     ----------

@@ -16,8 +16,8 @@ class Transmission:
     Parameters
     ----------
     detectors : list
-        As for `spectro_ptycho`; the area detector has a signal ``total``, the counts of a frame, and a monitor
-        ``i0`` among its companions.
+        As for `spectro_ptycho`; the area detector has a signal ``total``, the counts of a frame, and a
+        monitor ``i0`` among its companions.
 
     Raises
     ------

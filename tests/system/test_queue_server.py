@@ -1,7 +1,7 @@
 """The profiles in a queue server: what it lists, and a plan that runs to the end. Takes a minute.
 
-Needs Redis's ``redis-server``. Where that is missing the test is skipped, but with the variable PTYCHROME_CI it
-fails.
+Needs Redis's ``redis-server``. Where that is missing the tests are skipped, but with the variable PTYCHROME_CI
+they fail.
 """
 
 import os
@@ -26,8 +26,9 @@ PROFILES = Path(__file__).parents[2] / "profiles"
 ENERGIES = [5420.0, 5474.0, 5478.0, 5531.0]
 PATIENCE_S = 240.0  # only a test that fails waits so long
 USER = {"user": "tester", "user_group": "primary"}
-DEVICES = {"dcm", "stage", "kb", "eiger", "shutter", "i0", "ring_current"}
-PLANS = {"spectro_ptycho", "count", "mv"}
+DEVICES = {"dcm", "stage", "kb", "eiger", "shutter", "i0", "ring_current", "drift"}
+UTILITIES = {"find_particle", "choose_exposure", "calibrate_energy", "align_focus"}
+PLANS = {"spectro_ptycho", "count", "mv", *UTILITIES}
 TWIN = """
 frame_pixels = 64
 directory = "results"

@@ -6,7 +6,12 @@
 from bluesky.utils import ProgressBarManager
 from databroker import Broker
 
-from ptychrome.profiles.interactive import best_effort_callback, offer_magics, persistent_metadata, start_session
+from ptychrome.profiles.interactive import (
+    best_effort_callback,
+    offer_magics,
+    persistent_metadata,
+    start_session,
+)
 from ptychrome.profiles.tiled_server import raw_container
 
 session = start_session(settings)
@@ -16,5 +21,5 @@ RE.waiting_hook = ProgressBarManager()
 cat = session.client()
 db = Broker(raw_container(cat))  # the same runs as databroker shows them: db[-1].table()
 bec = best_effort_callback(RE)
-progress = session.progress
+progress, focus = session.progress, session.focus
 offer_magics()  # %wa, %mov, %ct, …
