@@ -56,5 +56,5 @@ def test_what_is_no_probe_is_refused():
         focus_of(np.ones(4, complex), PIXEL_M, ENERGY_EV)
     with pytest.raises(DataError, match="finite"):
         focus_of(np.full(SHAPE, np.nan, complex), PIXEL_M, ENERGY_EV)
-    with pytest.raises(DataError, match="no focus within 0.5 mm"):
+    with pytest.raises(DataError, match=r"no focus within 0\.5 mm"):
         focus_of(astigmatic((0.8e-3, 0.8e-3)), PIXEL_M, ENERGY_EV, reach_m=0.5e-3)

@@ -101,7 +101,7 @@ def test_choose_exposure_keeps_the_counter_from_filling(mount, RE):
 
 
 @pytest.mark.parametrize(
-    ("flux", "message"), [(4e8, "attenuate the beam .*-fold"), (1e10, "saturates even at"), (0.0, "beam\\?")]
+    ("flux", "message"), [(2e8, "attenuate the beam .*-fold"), (1e10, "saturates even at"), (0.0, "beam\\?")]
 )
 def test_choose_exposure_says_what_no_exposure_can_mend(mount, RE, flux, message):
     _, beamline = mount(flux=flux)
@@ -113,17 +113,15 @@ def test_choose_exposure_says_what_no_exposure_can_mend(mount, RE, flux, message
 
 @pytest.mark.parametrize("true_eV", [0.0, -2.3])
 def test_a_foil_gives_the_offset_of_the_monochromator(mount, RE, true_eV):
-    twin, beamline = mount("V", nuisances=replace(Nuisances(), energy_offset_eV=true_eV))
+    _, beamline = mount("V", nuisances=replace(Nuisances(), energy_offset_eV=true_eV))
     said = []
     keep_energy_offset(RE, beamline.dcm, said.append)
-    RE(calibrate_energy([beamline.eiger], beamline.dcm, element="V", exposure_s=1.0))
-    (line,) = said
-    assert "energy offset" in line
-    sigma_eV = float(line.split("±")[1].split()[0])
+    RE(calibrate_energy([beamline.eiger], beamline.dcm, element="V"))
+    assert len(said) == 1
+    assert said[0].startswith("energy offset ")
     found = beamline.dcm.energy_offset.get()
-    # three times the error it tells of, and 0.05 eV for the edge that is not quite antisymmetric
-    assert found == pytest.approx(true_eV, abs=3 * sigma_eV + 0.05)
-    assert sigma_eV < 0.3  # well below the shifts between valences, 1.5 eV
+    # three times the rms error of eight seeds, 0.066 eV: i0 noise of 0.1 % in an edge of 0.15
+    assert found == pytest.approx(true_eV, abs=0.2)
     assert RE.md[OFFSET_KEY] == found
 
 

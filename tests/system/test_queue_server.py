@@ -1,6 +1,6 @@
 """The profiles in a queue server: what it lists, and a plan that runs to the end. Takes a minute.
 
-Needs Redis's ``redis-server``. Where that is missing the tests are skipped, but with the variable PTYCHROME_CI
+Needs Redis's ``redis-server``; where it is missing the tests are skipped, but with the variable PTYCHROME_CI
 they fail.
 """
 
