@@ -25,6 +25,8 @@ class Status:
         Seconds from the last frame of an energy to its maps: of the newest energy, and the worst so far.
     elapsed_s : float
         Seconds since the start document.
+    drift_m : (float, float)
+        (x, y) by which the sample stands beside where it was at the first energy, as of the newest one.
     finished : bool
         Nothing more will come of this run.
     """
@@ -39,6 +41,7 @@ class Status:
     lag_s: float
     lag_s_max: float
     elapsed_s: float
+    drift_m: tuple[float, float] = (0.0, 0.0)
     finished: bool = False
 
     @property

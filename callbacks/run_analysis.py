@@ -228,6 +228,7 @@ class RunAnalysis:
             lag_s=next(reversed(self._lag_s.values()), 0.0),
             lag_s_max=max(self._lag_s.values(), default=0.0),
             elapsed_s=time.monotonic() - self._started_s,
+            drift_m=self._drift_m(),
             finished=self.finished,
         )
 
@@ -291,6 +292,18 @@ class RunAnalysis:
             error[place, : len(energy.reconstruction.error)] = energy.reconstruction.error
         return {"probe": probe, "quality/error": error}
 
+    def _shift_m(self, places: list[int]) -> dict[str, np.ndarray]:
+        """What aligns these energies, along y and x in the CXI frame, (n,) float64 each, m."""
+        orientation, shift = self.stack.grid.orientation, self.stack.shift_m[places]
+        return {"y": shift[:, 0] * orientation.row_sign, "x": shift[:, 1] * orientation.column_sign}
+
+    def _drift_m(self) -> tuple[float, float]:
+        """(x, y) of the newest energy's sample against the first one's, m."""
+        if not self.energies:
+            return 0.0, 0.0
+        shift = self._shift_m([next(iter(self.energies)), next(reversed(self.energies))])
+        return float(shift["x"][0] - shift["x"][1]), float(shift["y"][0] - shift["y"][1])
+
     def _quality(self) -> dict[str, np.ndarray]:
         places = sorted(self.energies)
         energies = [self.energies[place] for place in places]
@@ -300,8 +313,7 @@ class RunAnalysis:
         return {
             "energy_eV": self.stack.energy_eV[places],
             "r_factor": np.array([energy.reconstruction.error[-1] for energy in energies]),
-            "shift_y_m": self.stack.shift_m[places, 0] * self.stack.grid.orientation.row_sign,
-            "shift_x_m": self.stack.shift_m[places, 1] * self.stack.grid.orientation.column_sign,
+            **{f"shift_{axis}_m": self._shift_m(places)[axis] for axis in "yx"},
             "photons": np.array([energy.photons for energy in energies]),
             "frames": np.array([energy.frames for energy in energies]),
             "lag_s": np.array([lag.get(place, np.nan) for place in places]),

@@ -20,6 +20,7 @@ from ptychrome.devices.bragg import (
     bragg_energy_eV,
     fixed_exit_gap_mm,
 )
+from ptychrome.devices.signals import Quantity
 
 EXIT_OFFSET_MM = 20.0
 
@@ -31,6 +32,8 @@ class DCM(PseudoPositioner):
     ----------
     spacing_angstrom : float
         Lattice spacing of the crystals.
+    energy_offset : signal
+        What must be added to `energy`, eV, as a foil has said; nothing moves for it.
     exit_offset_mm : float
         Height of the outgoing beam above the incoming one; the gap follows the angle to keep it.
     """
@@ -38,6 +41,7 @@ class DCM(PseudoPositioner):
     spacing_angstrom: float = SI_111_SPACING_ANGSTROM
     exit_offset_mm: float = EXIT_OFFSET_MM
     energy = Cpt(PseudoSingle, egu="eV", limits=(2100.0, 30000.0), kind="hinted")
+    energy_offset = Cpt(Quantity, value=0.0, units="eV", kind="config")
     _real = ("bragg", "gap")
 
     @pseudo_position_argument

@@ -36,6 +36,7 @@ class SimulatedEiger(FileDetector):
         Where the files go; it must exist.
     name : str
         Data keys start with it: ``<name>_image`` (external) and ``<name>_total``, the sum of valid pixels.
+        Beside these: ``brightest``, the counts of the brightest pixel or the flag of a saturated one.
     clock : Clock
     companions : Companions
         See `ptychrome.devices.file_detector`.
@@ -48,6 +49,7 @@ class SimulatedEiger(FileDetector):
     bit_depth = Cpt(Signal, value=32, kind="config")
     image_mask_dataset = Cpt(Signal, value=MASK_DATASET, kind="config")
     total = Cpt(Quantity, value=0.0, units="counts", kind="hinted")
+    brightest = Cpt(Quantity, value=0.0, units="counts", kind="omitted")
 
     min_free_bytes = 100_000_000  # staging refuses a disk with less than this
 
@@ -121,6 +123,7 @@ class SimulatedEiger(FileDetector):
             raise self._cut_short()
         index = self._file.append(frame)
         self.total.put(self._sum(frame))
+        self.brightest.put(float(frame.max(where=self._model.mask == 0, initial=0)))
         return index
 
     def _sum(self, frame: NDArray[np.uint32]) -> float:

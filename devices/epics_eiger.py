@@ -91,6 +91,7 @@ class EpicsEiger(FileDetector):
         Photon energy, eV; without it the camera's energy and threshold are left alone.
     name : str
         Data keys start with it: ``<name>_image`` (external) and ``<name>_total``, the sum of the frame.
+        Beside these: ``brightest``, the counts of its brightest pixel.
     companions : Companions
         See `ptychrome.devices.file_detector`.
     """
@@ -106,6 +107,7 @@ class EpicsEiger(FileDetector):
     bit_depth = Cpt(EpicsSignalRO, "cam1:BitDepthImage_RBV", kind="config")
     image_mask_dataset = Cpt(Signal, value="", kind="config")
     total = Cpt(EpicsSignalRO, "Stats1:Total_RBV", kind="hinted")
+    brightest = Cpt(EpicsSignalRO, "Stats1:MaxValue_RBV", kind="omitted")
 
     def __init__(
         self, prefix: str = "", *, site: DetectorSite, energy: Any = None, name: str, **kwargs: Any

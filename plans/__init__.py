@@ -1,7 +1,21 @@
 """Bluesky plans, energy grids and scan trajectories."""
 
+from ptychrome.plans.daily import align_focus, calibrate_energy, choose_exposure, find_particle
 from ptychrome.plans.energies import k_edge, segments, v_k_edge
 from ptychrome.plans.spectro_ptycho import spectro_ptycho
 from ptychrome.plans.trajectories import fermat, jittered, positions, square
 
-__all__ = ["fermat", "jittered", "k_edge", "positions", "segments", "spectro_ptycho", "square", "v_k_edge"]
+__all__ = [
+    "align_focus",
+    "calibrate_energy",
+    "choose_exposure",
+    "fermat",
+    "find_particle",
+    "jittered",
+    "k_edge",
+    "positions",
+    "segments",
+    "spectro_ptycho",
+    "square",
+    "v_k_edge",
+]

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
 from bluesky.protocols import NamedMovable, Readable
@@ -17,6 +18,8 @@ from ptychrome.edges import edge_near, tabulated_edge_eV
 from ptychrome.plans.energies import check_energies
 from ptychrome.plans.trajectories import Positions, positions
 from ptychrome.schema import START_KEY, DetectorGeometry, ProbeModel, ScanMetadata, SignalKeys
+
+FARTHEST_DRIFT_M = 2e-6  # beyond this a scan follows an error, not a sample
 
 
 @runtime_checkable
@@ -55,7 +58,8 @@ def spectro_ptycho(
     sample_name: str = "",
     element: str = "",
     edge: str = "K",
-    energy_offset_eV: float = 0.0,
+    energy_offset_eV: float | None = None,
+    recentre: Readable | None = None,
     probe: dict[str, Any] | None = None,
     md: dict[str, Any] | None = None,
 ) -> MsgGenerator[str]:
@@ -79,8 +83,13 @@ def spectro_ptycho(
         Name of the particle, for people; by default that of ``RE.md``, if any.
     element, edge : str
         The absorption edge of interest; by default the one that the energies step over.
-    energy_offset_eV : float
-        What the analysis adds to the energies, because a foil says so; nothing moves for it.
+    energy_offset_eV : float, optional
+        What the analysis adds to the energies, because a foil says so; nothing moves for it. By default what
+        the monochromator keeps from `calibrate_energy`.
+    recentre : readable, optional
+        A device such as the session's ``drift``, with signals ``x`` and ``y``: by how much the sample stands
+        beside where it was at the first energy, m, as far as is known. Looked at before each energy, whose
+        positions then follow the sample.
     probe : dict, optional
         Fields of `ptychrome.schema.ProbeModel`; by default the nominal probe the detector knows of.
     md : dict, optional
@@ -99,6 +108,8 @@ def spectro_ptycho(
     ------
     ValueError
         If anything does not fit; raised before the run is opened.
+    RuntimeError
+        If the sample has drifted farther than `FARTHEST_DRIFT_M`; the scan ends there.
 
     Examples
     --------
@@ -110,11 +121,14 @@ def spectro_ptycho(
     points = positions(trajectory)
     if not (math.isfinite(exposure_s) and exposure_s > 0):
         raise ValueError(f"exposure_s is {exposure_s!r}; expected a positive number of seconds")
-    detector = _frame_detector(detectors)
-    axes = Axes(_axis(dcm, "energy"), _axis(stage, "x"), _axis(stage, "y"))
+    detector = find_frame_detector(detectors)
+    axes = Axes(find_axis(dcm, "energy"), find_axis(stage, "x"), find_axis(stage, "y"))
     _check_reach(axes, energies, points)
     absorber = (element, edge) if element else edge_near(energies)
     tabulated_edge_eV(*absorber)  # refused here if there is no such edge
+    drift = None if recentre is None else (find_axis(recentre, "x"), find_axis(recentre, "y"))
+    if energy_offset_eV is None:
+        energy_offset_eV = (yield from bps.rd(dcm.energy_offset)) if hasattr(dcm, "energy_offset") else 0.0
     scan = _scan_metadata(detector, axes, energies, points, probe, absorber, energy_offset_eV)
     start = {
         **_start_document(detectors, axes, scan),
@@ -130,6 +144,7 @@ def spectro_ptycho(
             "element": absorber[0],
             "edge": absorber[1],
             "energy_offset_eV": energy_offset_eV,
+            "recentre": None if recentre is None else recentre.name,
             "probe": probe,
         },
         **(md or {}),
@@ -148,7 +163,8 @@ def spectro_ptycho(
             yield from bps.checkpoint()
             if index:
                 yield from bps.mv(axes.energy, energy)
-            for x, y in points.tolist():
+            here = points if drift is None else points - (yield from _drifted(drift))
+            for x, y in here.tolist():
                 yield from _record(axes, x, y, triggered, read)
 
     def leave_dark() -> MsgGenerator[None]:
@@ -186,20 +202,48 @@ def _record(axes: Axes, x: float, y: float, triggered: list[Any], read: list[Any
     yield Msg("save")
 
 
-def _frame_detector(detectors: list[Readable]) -> Any:
-    """The one detector whose frames are to be reconstructed."""
+def _drifted(drift: tuple[Any, Any]) -> MsgGenerator[Positions]:
+    """By how much the sample stands beside where it was, (x, y) float64, m."""
+    x, y = drift
+    found = np.array([(yield from bps.rd(x)), (yield from bps.rd(y))])
+    if not np.hypot(*found) <= FARTHEST_DRIFT_M:
+        raise RuntimeError(
+            f"the sample has drifted by x {found[0] * 1e9:+.0f} nm, y {found[1] * 1e9:+.0f} nm, more than "
+            f"{FARTHEST_DRIFT_M * 1e9:.0f} nm; find_particle before the scan goes on without knowing where"
+        )
+    return found
+
+
+def find_frame_detector(detectors: list[Readable]) -> Any:
+    """The one detector whose frames are to be reconstructed.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or more than one.
+    """
     found = [device for device in detectors if isinstance(device, FrameDetector)]
     if len(found) != 1:
         raise ValueError(
-            f"{len(found)} of the detectors {[device.name for device in detectors]} take diffraction frames; "
+            f"{len(found)} of the detectors {[getattr(each, 'name', each) for each in detectors]} take "
+            "diffraction frames; "
             f"expected exactly one with {', '.join(sorted(FrameDetector.__annotations__))}"
         )
     return found[0]
 
 
-def _axis(device: Any, name: str) -> Any:
+def find_axis(device: Any, name: str) -> Any:
+    """An axis of a device.
+
+    Raises
+    ------
+    ValueError
+        If it has none of that name.
+    """
     if not hasattr(device, name):
-        raise ValueError(f"{device.name} has no axis {name!r}; expected a device with one")
+        raise ValueError(
+            f"{getattr(device, 'name', device)} has no axis {name!r}; expected a device with one"
+        )
     return getattr(device, name)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import signal
 from collections.abc import Mapping
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
 from bluesky import RunEngine
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ptychrome.profiles.beamline_settings import BeamlineSettings
 
 METADATA = "metadata"
+LEAVE_FIRST = 100  # above what multiprocessing itself tidies up
 SHOWN = 3  # so many missing records of a device are named
 
 
@@ -55,7 +56,9 @@ def start_session(settings: SessionSettings, *, stream: str | None = None) -> Se
         report=_say,
         on_status=_announce,
     )
-    atexit.register(leave, session)
+    # like atexit, and also where Python is a child of multiprocessing, as the worker of a queue server is:
+    # there it would wait for ever for the analysis process to end
+    Finalize(None, leave, (session,), exitpriority=LEAVE_FIRST)
     session.RE.subscribe(lambda name, start: _say(_heading(session, start)), "start")
     _say(f"raw runs and results appear live at {session.server.web_address()}")
     return session
@@ -83,6 +86,15 @@ def persistent_metadata(session: Session) -> PersistentDict:
     metadata = PersistentDict(session.directory / METADATA)
     metadata.update(session.RE.md)  # versions
     return metadata
+
+
+def offer_magics() -> None:
+    """Bluesky's magics (``%wa``, ``%mov``, ``%ct``, …) at an IPython prompt; a queue server has none."""
+    from bluesky.magics import BlueskyMagics
+    from IPython import get_ipython
+
+    if shell := get_ipython():
+        shell.register_magics(BlueskyMagics)
 
 
 def connect_beamline(session: Session, settings: BeamlineSettings) -> Beamline:

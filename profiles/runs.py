@@ -20,9 +20,13 @@ class Runs:
     """
 
     def __init__(self, on_status: Callable[[Status], None]) -> None:
-        self._on_status = on_status
+        self._followers = [on_status]
         self._newest: dict[str, Status | None] = {}
         self._news = threading.Condition()
+
+    def follow(self, on_status: Callable[[Status], None]) -> None:
+        """Have somebody else told every status, too."""
+        self._followers.append(on_status)
 
     def start(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take a start document, so that a run counts before the analysis has heard of it."""
@@ -35,7 +39,13 @@ class Runs:
         with self._news:
             self._newest[status.raw_uid] = status
             self._news.notify_all()
-        self._on_status(status)
+        for follower in self._followers:
+            follower(status)
+
+    @property
+    def newest(self) -> str | None:
+        """Uid of the run that was started last; None before the first."""
+        return next(reversed(self._newest), None)
 
     @property
     def unfinished(self) -> list[str]:

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.progress import Status
+from ptychrome.profiles.daily import describe_focus, measure_focus
 from ptychrome.profiles.errors import UserError
 from ptychrome.profiles.live import LiveAnalysis, LiveSettings
 from ptychrome.profiles.remote_tiled import RemoteTiled
@@ -65,6 +66,19 @@ class Session:
     def progress(self) -> None:
         """Print how far the analysis of each run is."""
         print("\n".join(self.runs.lines()) or "no run yet")
+
+    def focus(self, uid: str | None = None) -> None:
+        """Print how far the sample stands from the focus of each mirror, by the probe of a run.
+
+        Waits for its analysis. By default the newest run, as `align_focus` makes one; of another scan, the
+        probe of the lowest energy counts.
+
+        Raises
+        ------
+        UserError
+            If there is no run, or no probe of it.
+        """
+        print(describe_focus(measure_focus(self, uid)))
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until every run measured so far is analysed; True if it was within the time."""

@@ -54,7 +54,7 @@ class TwinSessionSettings(SessionSettings):
     Attributes
     ----------
     sample : str
-        Particle on the stage: P1–P3, D1–D3, LiVO2 or LiVO3.
+        Particle on the stage: P1–P3, D1–D3, LiVO2, LiVO3, or V (a flake of the metal).
     seed : int
         Of everything random.
     clock : float

@@ -3,9 +3,12 @@
 import argparse
 import ast
 import importlib
+import inspect
+import json
 import queue
 import re
 import shlex
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ptychrome import plans
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.raw import RawWriter
 from ptychrome.callbacks.results import Revision
@@ -64,9 +68,18 @@ def test_every_command_exists():
             source = (ROOT / script).read_text()
             named = [option for option in options if option.startswith("--")]
             assert all(f'"{option}"' in source for option in named), (script, named)
-        else:
+        elif name in ("start-re-manager", "qserver-list-plans-devices"):
+            (startup,) = (a.removeprefix("--startup-dir=") for a in arguments if "startup-dir" in a)
+            assert (ROOT / startup / "user_group_permissions.yaml").is_file()
+            assert Path(sys.executable).with_name(name).exists()
+        elif name == "qserver":
+            assert Path(sys.executable).with_name(name).exists()
+            for item in (json.loads(word) for word in arguments if word.startswith("{")):
+                inspect.signature(getattr(plans, item["name"])).bind(*item["args"], **item["kwargs"])
+        elif name != "redis-server":
             pytest.fail(f"{command}: not known to this test")
-    assert seen == {"make", "ptychrome", "ipython", "python"}
+    known = {"make", "ptychrome", "ipython", "python", "redis-server", "start-re-manager", "qserver"}
+    assert seen == {*known, "qserver-list-plans-devices"}
 
 
 @pytest.mark.parametrize(

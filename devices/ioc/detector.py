@@ -139,6 +139,7 @@ class EigerRecords:
         add = self._add_plugin(database, prefix, "NDPluginStats", "STATS1", "EIGER")
         add("ComputeStatistics", lambda: choice(NO_YES))
         self._total = database[f"{prefix}Total_RBV"] = number(0.0, units="counts", precision=0)
+        self._brightest = database[f"{prefix}MaxValue_RBV"] = number(0.0, units="counts", precision=0)
 
     def _add_file_plugin(self, database: Database, prefix: str) -> None:
         add = self._add_plugin(database, prefix, "NDFileHDF5 ver1.10.6", "HDF1", "EIGER")
@@ -211,6 +212,7 @@ class EigerRecords:
         )
         frame, mask = exposure.counts[window], self._model.mask[window]
         valid = (mask == 0) & (frame < 2**self._model.bit_depth - 1)
+        await self._brightest.post(float(frame.max(where=mask == 0, initial=0)))
         await self._total.post(float(frame.sum(where=valid, dtype=np.uint64)))
         if self._capture.value == "Capture":
             await self._write(frame, mask)

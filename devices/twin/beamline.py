@@ -154,7 +154,7 @@ class TwinBeamline:
     Parameters
     ----------
     sample : str
-        P1–P3, D1–D3, LiVO2 or LiVO3.
+        P1–P3, D1–D3, LiVO2, LiVO3, or V, a flake of the metal.
     seed : int
         Of the particle and of the nuisances.
     frame_pixels : int

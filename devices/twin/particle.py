@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychrome.devices.twin.states import LIVO2, LIVO3, OXIDE_STATES, ChemicalState
+from ptychrome.devices.twin.states import LIVO2, LIVO3, METAL, OXIDE_STATES, ChemicalState
 
 Float = NDArray[np.float64]
 
@@ -22,6 +22,7 @@ PARTICLES: dict[str, tuple[tuple[ChemicalState, ...], tuple[float, ...]]] = {
     **dict.fromkeys(("D1", "D2", "D3"), (OXIDE_STATES, DELITHIATED)),
     "LiVO2": ((LIVO2,), (1.0,)),
     "LiVO3": ((LIVO3,), (1.0,)),
+    "V": ((METAL,), (1.0,)),  # a flake of the metal, which serves as a foil
 }
 DOMAIN_M = 270e-9  # mean distance of domain centres
 BORDER_M = 8e-9  # decay length of a state across a domain border

@@ -73,6 +73,7 @@ OXIDE_STATES = (
 )
 LIVO2 = ChemicalState("LiVO2", 5476.3, 0.25, 5467.0, 1.0, 2.0)
 LIVO3 = ChemicalState("LiVO3", 5480.2, 3.0, 5467.6, 1.0, 3.0, white_line=0.35)
+METAL = ChemicalState("V", EDGE_EV, 0.0, EDGE_EV, 0.0, 0.0, white_line=0.0, edge_width_eV=1.5)
 
 
 @overload

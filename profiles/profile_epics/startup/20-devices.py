@@ -5,6 +5,7 @@
 
 from bluesky.preprocessors import SupplementalData
 
+from ptychrome.profiles.daily import follow_drift, keep_energy_offset
 from ptychrome.profiles.interactive import connect_beamline
 from ptychrome.profiles.suspenders import install_suspenders
 
@@ -12,6 +13,8 @@ beamline = connect_beamline(session, settings)
 dcm, stage, kb = beamline.dcm, beamline.stage, beamline.kb
 eiger, shutter, front_end = beamline.eiger, beamline.shutter, beamline.front_end
 i0, ring_current = beamline.i0, beamline.ring_current
+drift = follow_drift(session)  # of the sample, as the live analysis finds it
+keep_energy_offset(RE, dcm)
 
 sd = SupplementalData(baseline=beamline.baseline)
 RE.preprocessors.append(sd)

@@ -3,12 +3,15 @@
 # ruff: noqa: F821
 # mypy: disable-error-code="name-defined, assignment"
 
-from bluesky.magics import BlueskyMagics
 from bluesky.utils import ProgressBarManager
 from databroker import Broker
-from IPython import get_ipython
 
-from ptychrome.profiles.interactive import best_effort_callback, persistent_metadata, start_session
+from ptychrome.profiles.interactive import (
+    best_effort_callback,
+    offer_magics,
+    persistent_metadata,
+    start_session,
+)
 from ptychrome.profiles.tiled_server import raw_container
 
 session = start_session(settings)
@@ -18,5 +21,5 @@ RE.waiting_hook = ProgressBarManager()
 cat = session.client()
 db = Broker(raw_container(cat))  # the same runs as databroker shows them: db[-1].table()
 bec = best_effort_callback(RE)
-progress = session.progress
-get_ipython().register_magics(BlueskyMagics)  # %wa, %mov, %ct, …
+progress, focus = session.progress, session.focus
+offer_magics()  # %wa, %mov, %ct, …

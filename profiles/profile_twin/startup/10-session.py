@@ -13,4 +13,4 @@ RE = session.RE
 cat = session.client()
 db = Broker(raw_container(cat))  # the same runs as databroker shows them: db[-1].table()
 bec = best_effort_callback(RE)
-progress = session.progress
+progress, focus = session.progress, session.focus

@@ -5,12 +5,15 @@
 
 from bluesky.preprocessors import SupplementalData
 
+from ptychrome.profiles.daily import follow_drift, keep_energy_offset
 from ptychrome.profiles.session import simulated
 
 beamline = simulated(session, settings)
 dcm, stage, kb = beamline.dcm, beamline.stage, beamline.kb
 eiger, shutter = beamline.eiger, beamline.shutter
 i0, ring_current = beamline.i0, beamline.ring_current
+drift = follow_drift(session)  # of the sample, as the live analysis finds it
+keep_energy_offset(RE, dcm)
 
 sd = SupplementalData(baseline=beamline.baseline)
 RE.preprocessors.append(sd)
