@@ -9,17 +9,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated
 
 import numpy as np
 import xraydb
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field
 
+from ptychrome.analysis.mask import MaskOptions, fit_flags
 from ptychrome.analysis.optics import CLASSICAL_ELECTRON_RADIUS_M, HC_EV_M
-from ptychrome.analysis.options import Options
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.xanes import XanesFit
+from ptychrome.schema import Flag
 
 Float = NDArray[np.float64]
 SCAN_BEGINS_EV = 45.0  # below the edge
@@ -133,49 +132,6 @@ def n_eff_ratio_reference(formula: str | Mapping[str, float], constants: EdgeCon
     return float(total / atoms[constants.element])
 
 
-class MaskOptions(Options):
-    """Which pixels count as fitted; the default follows the error of b2, `paper` is Δμt > σ.
-
-    A pixel passes with Δμt ≥ `min_snr` σ, or with σ(b2) < `max_sigma_eV`; in either case its jump must
-    exceed `floor_snr` times both σ and its own uncertainty, so that vacuum never passes.
-    """
-
-    min_snr: Annotated[float, Field(gt=0)] = 10.0
-    max_sigma_eV: Annotated[float, Field(ge=0)] = 0.5
-    floor_snr: Annotated[float, Field(ge=0)] = 4.0
-
-    @classmethod
-    def paper(cls) -> MaskOptions:
-        """Δμt > σ and nothing else."""
-        return cls(min_snr=1.0, max_sigma_eV=0.0, floor_snr=0.0)
-
-
-def fitted_mask(fit: XanesFit, sigma: ArrayLike, options: MaskOptions | None = None) -> NDArray[np.bool_]:
-    """Pixels whose spectra carry a usable edge.
-
-    Parameters
-    ----------
-    fit : XanesFit
-    sigma : float or (n_pixels,) float
-        Noise of μt.
-    options : MaskOptions, optional
-
-    Returns
-    -------
-    (n_pixels,) bool
-    """
-    options = options or MaskOptions()
-    noise, jump = np.asarray(sigma, dtype=float), fit["b1"]
-    usable = fit.converged & np.isfinite(jump) & np.isfinite(fit["b2"])
-    floor = options.floor_snr * np.maximum(noise, fit.sigma("b1"))
-    with np.errstate(invalid="ignore"):
-        return (
-            usable
-            & (jump > floor)
-            & ((jump >= options.min_snr * noise) | (fit.sigma("b2") < options.max_sigma_eV))
-        )
-
-
 def noise_level(
     absorbance: ArrayLike, energy_eV: ArrayLike, pre_edge: ArrayLike, vacuum: ArrayLike | None = None
 ) -> float:
@@ -279,9 +235,11 @@ def chemical_maps(
     Returns
     -------
     dict
-        Names of `schema.MAPS` and the same with "_sigma": (n_pixels,) float32; "fitted": (n_pixels,) uint8.
+        Names of `schema.MAPS` and the same with "_sigma", and "chi2", the reduced χ² where there was a
+        spectrum: (n_pixels,) float32; "fitted" and "flag", values of `schema.Flag`: (n_pixels,) uint8.
     """
-    fitted = fitted_mask(fit, sigma, mask)
+    flag = fit_flags(fit, sigma, mask)
+    fitted = flag == Flag.FITTED
     maps: dict[str, tuple[Float, Float]] = {
         "edge_energy": (fit["b2"], fit.sigma("b2")),
         "edge_jump": (fit["b1"], fit.sigma("b1")),
@@ -293,7 +251,11 @@ def chemical_maps(
     maps["n_eff"], maps["n_eff_ratio"] = _n_eff(
         phase, energy_eV, maps["n_v"], constants, sigma_phase, n_eff_energies, f1
     )
-    out: dict[str, NDArray] = {"fitted": fitted.astype(np.uint8)}
+    out: dict[str, NDArray] = {
+        "fitted": fitted.astype(np.uint8),
+        "flag": flag,
+        "chi2": np.where(fit.measured, fit.chi2, np.nan).astype(np.float32),
+    }
     for name, (value, deviation) in maps.items():
         out[name] = value.astype(np.float32)
         out[f"{name}_sigma"] = np.where(np.isfinite(value), deviation, np.nan).astype(np.float32)

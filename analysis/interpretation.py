@@ -12,17 +12,17 @@ from ptychrome.analysis.chemistry import (
     EdgeConstants,
     areal_density,
     chemical_maps,
-    fitted_mask,
     noise_level,
     noise_per_pixel,
 )
 from ptychrome.analysis.clustering import Clusters, cluster, cluster_spectra
+from ptychrome.analysis.mask import fitted_mask
 from ptychrome.analysis.membership import assigned, membership, shares
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.stack import EnergyStack
 from ptychrome.analysis.xanes import XanesFit, XanesModel, fit_xanes
-from ptychrome.schema import FEATURES
+from ptychrome.schema import FEATURES, Flag
 
 FEWEST_ENERGIES = 5
 BELOW_EDGE_EV = 3.0  # energies this far below the tabulated edge carry no pre-edge structure
@@ -38,7 +38,7 @@ class Interpretation:
         Pixels that hold matter; the arrays below run over them.
     fit : XanesFit
     maps : dict of str to (n_pixels,) float32
-        Chemical maps and their standard deviations; ``fitted`` is uint8.
+        Chemical maps and their standard deviations, ``chi2``, and the uint8 ``fitted`` and ``flag``.
     clusters : Clusters or None
         None until enough pixels have all three features.
     probability : (n_pixels,) float32
@@ -61,6 +61,7 @@ class Interpretation:
     def arrays(self) -> dict[str, NDArray]:
         """Maps and clusters as images under the names of the result vocabulary."""
         images = {f"maps/{name}": on_field(values, self.pixels) for name, values in self.maps.items()}
+        images["maps/flag"][~self.pixels] = Flag.NO_MATTER
         if self.clusters is not None:
             images["clusters/label"] = on_field(self.clusters.labels, self.pixels)
             images["clusters/probability"] = on_field(self.probability, self.pixels)
@@ -84,7 +85,7 @@ def interpret(
     element, edge : str
         Absorption edge of the scan, such as "V" and "K".
     previous : Interpretation, optional
-        The revision before: keeps cluster labels steady.
+        The revision before: keeps cluster labels steady, and its fit is where this one starts.
 
     Returns
     -------
@@ -99,13 +100,13 @@ def interpret(
     pixels = stack.field & ~stack.vacuum
     if stack.done.sum() < FEWEST_ENERGIES or not pixels.any():
         return None
-    model = XanesModel.for_edge(element, edge)
+    model = XanesModel.for_edge(element, edge, recipe.xanes)
     if not stack.energy_eV.min() < model.edge_energy_eV < stack.energy_eV.max():
         return None
     absorbance = stack.absorbance[:, pixels].astype(float)
     below = stack.energy_eV < model.edge_energy_eV - BELOW_EDGE_EV
     sigma = _noise(absorbance, stack, below, recipe)
-    fit = fit_xanes(_measured(stack), absorbance.T, model=model, sigma=sigma, options=recipe.xanes)
+    fit = _fit(stack, pixels, absorbance, model, sigma, recipe, previous)
     noise = _residual_noise(fit, absorbance, _measured(stack)) if sigma is None else sigma
     constants = _constants(recipe, element, edge, float(stack.energy_eV[0]))
     maps = _maps(fit, stack, pixels, absorbance, below, noise, constants, edge, recipe)
@@ -135,6 +136,40 @@ def on_field(values: NDArray, pixels: NDArray[np.bool_]) -> NDArray:
 def _measured(stack: EnergyStack) -> NDArray[np.float64]:
     """Energies, NaN where not yet measured."""
     return np.where(stack.done, stack.energy_eV, np.nan)
+
+
+def _fit(
+    stack: EnergyStack,
+    pixels: NDArray[np.bool_],
+    absorbance: NDArray,
+    model: XanesModel,
+    sigma: float | NDArray[np.float64] | None,
+    recipe: Recipe,
+    previous: Interpretation | None,
+) -> XanesFit:
+    """Fit of all pixels, with the phase where the recipe wants it and the vacuum tells its noise."""
+    phase_noise = _phase_noise(stack) if recipe.xanes.with_phase else 0.0
+    return fit_xanes(
+        _measured(stack),
+        absorbance.T,
+        model=model,
+        sigma=sigma,
+        start=None if previous is None else _start(previous, pixels, model),
+        phase=stack.phase[:, pixels].T if phase_noise > 0 else None,
+        sigma_phase=phase_noise,
+        options=recipe.xanes,
+    )
+
+
+def _start(
+    previous: Interpretation, pixels: NDArray[np.bool_], model: XanesModel
+) -> NDArray[np.float64] | None:
+    """Parameters that the fit before found in the same pixels, NaN where it failed or had none."""
+    if previous.fit.model != model or previous.pixels.shape != pixels.shape:
+        return None
+    before = np.full((*pixels.shape, len(model.names)), np.nan)
+    before[previous.pixels] = np.where(previous.fit.converged[:, None], previous.fit.parameters, np.nan)
+    return before[pixels]
 
 
 def _maps(

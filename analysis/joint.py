@@ -17,7 +17,7 @@ from ptychrome.analysis.grid import CommonGrid, pixel_average
 from ptychrome.analysis.normalise import phase_of
 from ptychrome.analysis.options import Options, Stage
 from ptychrome.analysis.scan import ScanGeometry
-from ptychrome.analysis.spectral import SpectralModel, SpectralOptions, spectral_model
+from ptychrome.analysis.spectral import LARGEST_RANK, SpectralModel, SpectralOptions, spectral_model
 from ptychrome.analysis.stack import EnergyStack
 
 ROBUST_AT = 3.0  # standard deviations at which a pixel's vote begins to shrink
@@ -95,6 +95,7 @@ def align(
     element: str,
     options: SpectralOptions,
     passes: int = 2,
+    most: int = LARGEST_RANK,
 ) -> JointState:
     """Estimate the spectral model and align every energy with it, in turns.
 
@@ -107,6 +108,8 @@ def align(
     options : SpectralOptions
     passes : int
         Turns of model and alignment.
+    most : int
+        Principal components of the model, see `spectral_model`.
 
     Returns
     -------
@@ -121,7 +124,9 @@ def align(
     images, shifts = stack.object.copy(), stack.shift_m.copy()
     aligned = {place: energies[place] for place in places}
     for turn in range(passes + 1):
-        model = spectral_model(stack.energy_eV[places], images[places], stack.particle, element, options)
+        model = spectral_model(
+            stack.energy_eV[places], images[places], stack.particle, element, options, most
+        )
         if turn == passes:
             break
         with ThreadPoolExecutor() as pool:  # transforms and interpolations hold no Python lock

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ptychrome.analysis.chemistry import MaskOptions
 from ptychrome.analysis.clustering import ClusterOptions
 from ptychrome.analysis.joint import JointOptions
+from ptychrome.analysis.mask import MaskOptions
 from ptychrome.analysis.options import Options, StackOptions, Stage
 from ptychrome.analysis.xanes import XanesOptions
 

@@ -55,9 +55,11 @@ class SpectralModel:
         ln O of the model; 0 outside of the particle.
     rank : int
         Components in use.
+    principal : int
+        How many of them are principal components; the others are spectra of single places.
     strength : (n,) float64
-        Singular values of the principal components, in units of what noise and artefacts would reach; the
-        leading ones above 1 stand out.
+        Singular values of the principal components of absorption and phase with equal weights, in units of
+        what noise and artefacts would reach; the leading ones above 1 stand out.
     residual : (ny, nx) float32
         rms over energies of what the model leaves of a possible spectrum, in units of its median over the
         particle: a rare state that the model lacks stands out. Where the model has all components, of what
@@ -66,6 +68,7 @@ class SpectralModel:
 
     log_object: NDArray[np.complex64]
     rank: int
+    principal: int
     strength: Float
     residual: NDArray[np.float32]
 
@@ -76,6 +79,7 @@ def spectral_model(
     particle: NDArray[np.bool_],
     element: str,
     options: SpectralOptions,
+    most: int = LARGEST_RANK,
 ) -> SpectralModel:
     """Estimate the model from the images of all energies.
 
@@ -93,6 +97,9 @@ def spectral_model(
     element : str
         Whose edge the scan covers.
     options : SpectralOptions
+    most : int
+        Principal components at most, where the data decide. Images that were pulled towards a model have
+        lost the noise that the model lacks, not that which it has: more would seem to stand out.
 
     Returns
     -------
@@ -109,13 +116,18 @@ def spectral_model(
             f"{n} energies and {pixels} pixels of matter; a spectral model needs {FEWEST_ENERGIES} energies "
             "and 2 pixels for each"
         )
+    spectra = np.concatenate([absorbance_of(obj[:, particle]) / 2, -phase_of(obj[:, particle])]).T
+
+    def allowed(weight: Float) -> Float:
+        if not options.kramers_kronig:
+            return np.eye(2 * n)
+        return kramers_kronig_projector(energy_eV, element, weight)
+
+    principal, strength = _principal(spectra, spectra @ allowed(np.ones(2 * n)), options, most)
     weight = np.concatenate([np.ones(n), np.full(n, options.phase_weight)])
-    data = np.concatenate([absorbance_of(obj[:, particle]) / 2, -phase_of(obj[:, particle])]).T * weight
-    allowed = (
-        kramers_kronig_projector(energy_eV, element, weight) if options.kramers_kronig else np.eye(2 * n)
-    )
-    possible = data @ allowed
-    basis, strength = _components(possible, data - possible, particle, options)
+    data = spectra * weight
+    possible = data @ allowed(weight)
+    basis = _components(possible, data - possible, particle, principal, options)
     fitted = possible @ basis.T @ basis
     left_over = np.sqrt(np.mean(((possible if options.low_rank else data) - fitted) ** 2, axis=1))
     log_object = np.zeros(obj.shape, np.complex64)
@@ -123,7 +135,7 @@ def spectral_model(
     residual = np.full(particle.shape, np.nan, np.float32)
     if np.median(left_over) > 0:
         residual[particle] = left_over / np.median(left_over)
-    return SpectralModel(log_object, len(basis), strength, residual)
+    return SpectralModel(log_object, len(basis), principal, strength, residual)
 
 
 def kramers_kronig_projector(energy_eV: Float, element: str, weight: Float | None = None) -> Float:
@@ -158,30 +170,39 @@ def kramers_kronig_projector(energy_eV: Float, element: str, weight: Float | Non
     return orthonormal @ orthonormal.T
 
 
-def _components(
-    possible: Float, forbidden: Float, particle: NDArray[np.bool_], options: SpectralOptions
-) -> tuple[Float, Float]:
-    """Spectra (rank, 2 n), orthonormal, of the model, and the strength of all principal components.
+def _principal(data: Float, possible: Float, options: SpectralOptions, most: int) -> tuple[int, Float]:
+    """How many principal components stand out of noise and artefacts, and the strength of all.
 
-    Principal components as long as they stand out of noise and artefacts; then, while a place of 3 × 3
-    pixels stands out of what they leave, the spectrum of that place: a rare state has a say of its own.
+    Absorption and phase have equal noise here and count equally, whatever weight the phase has in the model:
+    only then is what Kramers–Kronig forbids as noisy as what it allows.
     """
-    left, values, right = np.linalg.svd(possible, full_matrices=False)
-    strength = values / _noise_edge(left, values, forbidden)
+    left, values, _ = np.linalg.svd(possible, full_matrices=False)
+    strength = values / _noise_edge(left, values, data - possible)
     if not options.low_rank:
-        return right, strength
-    if options.rank is not None:
-        return right[: options.rank], strength
-    rank = int(np.clip(np.argmin(strength > 1), 1, LARGEST_RANK))
-    basis, others = right[:rank], left[:, :rank]
+        return len(values), strength
+    return options.rank or int(np.clip(np.argmin(strength > 1), 1, most)), strength
+
+
+def _components(
+    possible: Float, forbidden: Float, particle: NDArray[np.bool_], principal: int, options: SpectralOptions
+) -> Float:
+    """Spectra (rank, 2 n), orthonormal, of the model.
+
+    So many principal components; then, while a place of 3 × 3 pixels stands out of what they leave, the
+    spectrum of that place: a rare state has a say of its own.
+    """
+    left, _, right = np.linalg.svd(possible, full_matrices=False)
+    basis, others = right[:principal], left[:, :principal]
+    if options.rank is not None or not (options.low_rank and options.kramers_kronig):
+        return basis
     _, usual = _standing_out(forbidden - others @ (others.T @ forbidden), particle)
-    while options.kramers_kronig and len(basis) < LARGEST_RANK:
+    while len(basis) < LARGEST_RANK:
         rest = possible - possible @ basis.T @ basis
         place, height = _standing_out(rest, particle)
         if height <= LOCAL_MARGIN * usual:
             break
         basis = np.vstack([basis, np.linalg.svd(rest[place], full_matrices=False)[2][:1]])
-    return basis, strength
+    return basis
 
 
 def _standing_out(spectra: Float, particle: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], float]:
@@ -202,8 +223,7 @@ def _noise_edge(left: Float, values: Float, forbidden: Float) -> Float:
     What Kramers–Kronig forbids holds no matter, but as much noise, and of the errors of single energies about
     half: its largest singular value tells how strong such things get. The little that matter leaves there,
     because the relation is not exact, has the map of its own component and is taken out with it. Without the
-    constraint, and where the phase has another weight than its noise, the bulk of the values decides:
-    Marchenko and Pastur, Math. USSR Sb. 1, 457 (1967).
+    constraint the bulk of the values decides: Marchenko and Pastur, Math. USSR Sb. 1, 457 (1967).
     """
     pixels, rank = len(left), int(np.sum(values > 1e-9 * values[0]))
     beta = rank / pixels

@@ -6,19 +6,24 @@ Eq. (1) of Uematsu et al., Phys. Chem. Chem. Phys. 25, 3867 (2023):
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import xraydb
 from numpy.typing import ArrayLike, NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 from scipy.special import erf
 
+from ptychrome.analysis.options import Options
 from ptychrome.analysis.scan import DataError
 
 Float = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Interval:
     """Start value and bounds of one non-linear parameter, eV."""
 
@@ -26,13 +31,60 @@ class Interval:
     low: float
     high: float
 
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low <= self.start <= self.high < math.inf or self.low == self.high:
+            raise ValueError(f"expected low ≤ start ≤ high, got {self.low}, {self.start}, {self.high}")
 
-@dataclass(frozen=True)
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Peak:
     """A Lorentzian of the model: centre as offset to the edge energy, half width at half maximum, eV."""
 
     centre: Interval
     width: Interval
+
+    def __post_init__(self) -> None:
+        if not self.width.low > 0:
+            raise ValueError(f"width: expected a lower bound above 0 eV, got {self.width.low}")
+
+
+class XanesOptions(Options):
+    """How spectra are fitted.
+
+    Attributes
+    ----------
+    edge_shape : str
+        ``erf``: eq. (1); ``arctan``: ½ + arctan((E − b2)/b3)/π, with long tails.
+    falloff : float
+        Exponent γ of an edge step that falls off as (E/E0)^−γ, see `XanesModel`; 0: eq. (1).
+    more_peaks : tuple of Peak
+        Lorentzians beside pre-edge peak and white line.
+    with_phase : bool
+        Fit absorbance and phase together: each shape has its Kramers–Kronig partner in the phase.
+    prior : str
+        ``mean``: Gaussian priors around the fit of the mean spectrum for what a single pixel determines
+        poorly, widths and centres of the peaks and the width of the edge, never the edge energy or an
+        amplitude. ``none``: the paper's plain fit.
+    prior_centre_eV, prior_width_relative : float
+        Standard deviations of these priors; peaks may follow the edge within the first.
+    max_iterations : int
+        Of Levenberg–Marquardt, per start.
+    tolerance : float
+        Largest relative decrease of the sum of squares in the last iteration.
+    workers : int or None
+        Threads; None: all cores.
+    """
+
+    edge_shape: Literal["erf", "arctan"] = "erf"
+    falloff: Annotated[float, Field(ge=0)] = 0.0
+    more_peaks: tuple[Peak, ...] = ()
+    with_phase: bool = False
+    prior: Literal["none", "mean"] = "none"
+    prior_centre_eV: Annotated[float, Field(gt=0)] = 1.0
+    prior_width_relative: Annotated[float, Field(gt=0)] = 0.3
+    max_iterations: Annotated[int, Field(ge=1)] = 60
+    tolerance: Annotated[float, Field(gt=0)] = 1e-5
+    workers: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +102,8 @@ class XanesModel:
     falloff : float
         Exponent γ of an edge step that falls off as (E/E0)^−γ above the edge, E0 its start value;
         0 is the paper's step, 1.9 what tabulated f″ of vanadium do.
+    edge_shape : str
+        ``erf`` or ``arctan``, see `XanesOptions`.
     """
 
     edge_energy_eV: float
@@ -59,10 +113,11 @@ class XanesModel:
         Peak(Interval(20.0, 12.0, 40.0), Interval(5.0, 1.0, 20.0)),
     )
     falloff: float = 0.0
+    edge_shape: Literal["erf", "arctan"] = "erf"
 
     @classmethod
-    def for_edge(cls, element: str, edge: str = "K", *, falloff: float = 0.0) -> XanesModel:
-        """The model at a tabulated absorption edge (xraydb).
+    def for_edge(cls, element: str, edge: str = "K", options: XanesOptions | None = None) -> XanesModel:
+        """The model at a tabulated absorption edge (xraydb), as the options want it.
 
         Raises
         ------
@@ -75,7 +130,13 @@ class XanesModel:
             found = None
         if found is None:
             raise DataError(f"no absorption edge {element!r} {edge!r}; expected e.g. 'V', 'K'")
-        return cls(edge_energy_eV=float(found.energy), falloff=falloff)
+        options = options or XanesOptions()
+        return cls(
+            float(found.energy),
+            peaks=cls.peaks + options.more_peaks,
+            falloff=options.falloff,
+            edge_shape=options.edge_shape,
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,7 +170,7 @@ class XanesModel:
 
 
 def evaluate(model: XanesModel, parameters: ArrayLike, energy_eV: ArrayLike) -> Float:
-    """Eq. (1).
+    """Eq. (1), or what the model makes of it.
 
     Parameters
     ----------
@@ -126,7 +187,9 @@ def evaluate(model: XanesModel, parameters: ArrayLike, energy_eV: ArrayLike) -> 
     energy = np.asarray(energy_eV, dtype=float)
     columns = np.moveaxis(np.asarray(parameters, dtype=float)[..., None], -2, 0)
     a, b1, b2, b3 = columns[:4]
-    total = a + 0.5 * b1 * (1.0 + erf((energy - b2) / b3)) * model.step_falloff(energy)
+    u = (energy - b2) / b3
+    step = 0.5 * (1.0 + erf(u)) if model.edge_shape == "erf" else 0.5 + np.arctan(u) / np.pi
+    total = a + b1 * step * model.step_falloff(energy)
     for c1, c2, c3 in zip(columns[4::3], columns[5::3], columns[6::3], strict=True):
         total = total + c1 / (1.0 + ((energy - c2) / c3) ** 2)
     return total

@@ -115,7 +115,7 @@ class ProcessConsumer:
         self._process = context.Process(
             target=_serve, args=(build, settings, self._documents, sender), name="ptychrome-analysis"
         )
-        with _without_main_module():
+        with without_main_module():
             self._process.start()
         sender.close()
         self._listener = threading.Thread(target=self._listen, args=(receiver,), daemon=True)
@@ -173,7 +173,7 @@ class ProcessConsumer:
 
 
 @contextmanager
-def _without_main_module() -> Iterator[None]:
+def without_main_module() -> Iterator[None]:
     """Keep a new process from running the user's script, or an IPython startup file, once more."""
     main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
     try:

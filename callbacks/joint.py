@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ptychrome.analysis.joint import Energy, JointOptions, JointState, align, expectation, replacement
+from ptychrome.analysis.spectral import LARGEST_RANK
 from ptychrome.analysis.stack import EnergyStack
 from ptychrome.callbacks.intake import EnergyJob
 from ptychrome.callbacks.reconstruct import ReconstructedEnergy, Refinement
@@ -25,6 +26,7 @@ class JointRefinement:
     def __init__(self, options: JointOptions, element: str) -> None:
         self._options, self._element = options, element
         self._state: JointState | None = None
+        self._most = LARGEST_RANK
         self._begun = self.rounds_done = 0
 
     def align(self, stack: EnergyStack, energies: dict[int, ReconstructedEnergy]) -> EnergyStack:
@@ -36,7 +38,7 @@ class JointRefinement:
             If there are too few energies or pixels for a model.
         """
         plain = {place: Energy(e.geometry, e.reconstruction) for place, e in energies.items()}
-        self._state = align(stack, plain, self._element, self._options.spectral)
+        self._state = align(stack, plain, self._element, self._options.spectral, most=self._most)
         self.rounds_done = self._begun
         for place, energy in self._state.energies.items():
             energies[place] = energies[place].with_reconstruction(energy.reconstruction)
@@ -50,6 +52,8 @@ class JointRefinement:
             return []
         vacuum_only = self._begun < self._options.vacuum_rounds
         self._begun += 1
+        if not vacuum_only:
+            self._most = self._state.model.principal
         tasks = []
         for place in sorted(energies):
             prior = expectation(self._state, place, self._options, vacuum_only=vacuum_only)

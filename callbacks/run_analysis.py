@@ -22,7 +22,7 @@ from ptychrome.callbacks.progress import Status
 from ptychrome.callbacks.quality import QualityCheck, QualityTask, energy_figures
 from ptychrome.callbacks.reconstruct import ReconstructedEnergy, Refinement, geometry_at
 from ptychrome.callbacks.results import Revision
-from ptychrome.schema import ScanMetadata
+from ptychrome.schema import PREPARATION_KEY, ScanMetadata
 
 
 @dataclass(eq=False)
@@ -34,6 +34,8 @@ class RunAnalysis:
     intake : Intake
         Documents of the run.
     sample_name : str
+    preparation : str
+        What was done to the sample, such as "as-prepared"; empty where the start document does not say.
     recipe : Recipe
     stack : EnergyStack
         Images on the common grid.
@@ -58,6 +60,7 @@ class RunAnalysis:
 
     intake: Intake
     sample_name: str
+    preparation: str
     recipe: Recipe
     stack: EnergyStack
     energies: dict[int, ReconstructedEnergy] = field(default_factory=dict)
@@ -92,8 +95,9 @@ class RunAnalysis:
         energies = np.sort(np.asarray(metadata.energies_eV))
         geometries = [geometry_at(metadata, energy) for energy in energies]
         grid = CommonGrid.covering(metadata.extent_m, geometries, recipe.stack.margin_m)
-        calibrated = energies + _energy_offset(metadata, recipe)
-        return cls(intake, start.get("sample_name", ""), recipe, EnergyStack.empty(calibrated, grid))
+        stack = EnergyStack.empty(energies + _energy_offset(metadata, recipe), grid)
+        preparation = str(start.get(PREPARATION_KEY) or "")
+        return cls(intake, start.get("sample_name", ""), preparation, recipe, stack)
 
     @property
     def metadata(self) -> ScanMetadata:
@@ -253,6 +257,9 @@ class RunAnalysis:
             "software": f"ptychrome {__version__}",
             "raw_uid": self.intake.raw_uid,
             "sample_name": self.sample_name,
+            "preparation": self.preparation,
+            "element": self.metadata.element,
+            "edge": self.metadata.edge,
             "energies_done": len(self.energies),
             "energies_planned": len(stack.energy_eV),
             "energy_offset_eV": _energy_offset(self.metadata, self.recipe),
@@ -263,8 +270,6 @@ class RunAnalysis:
             "frames_lost": status.frames_lost,
             "lag_s_max": status.lag_s_max,
             "elapsed_s": status.elapsed_s,
-            "element": self.metadata.element,
-            "edge": self.metadata.edge,
             "dose_material": self.metadata.element,
         }
         if self.check is not None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ptychrome.schema import STREAM_MIMETYPE
+
 Document = dict[str, Any]
 
 
 class FrameAssets:
-    """Announces every frame of one HDF5 file exactly once, also when a scan is paused and rewound.
+    """Announces every frame of one file or series exactly once, also when a scan is paused and rewound.
 
     The RunEngine drops documents that it has collected when a pause comes between the reading of a
     detector and the saving of the event. It fills ``run_start`` and ``descriptor`` in place into those
@@ -22,24 +24,30 @@ class FrameAssets:
     ----------
     data_key : str
         The image's key in the events' descriptor.
-    path : Path
-        The file.
+    place : Path or int
+        The HDF5 file, or the number of the series in the detector's stream.
     dataset : str
         The frames in it, shape (n, ny, nx).
     frame_shape : (ny, nx)
     """
 
-    def __init__(self, data_key: str, path: Path, dataset: str, frame_shape: tuple[int, int]) -> None:
+    def __init__(self, data_key: str, place: Path | int, dataset: str, frame_shape: tuple[int, int]) -> None:
+        if isinstance(place, Path):
+            mimetype, series = "application/x-hdf5", {}
+            uri = place.resolve().as_uri().replace("file://", "file://localhost", 1)
+        else:
+            mimetype, series, uri = STREAM_MIMETYPE, {"series": place}, f"simplon://localhost/{place}"
         self._resource: Document = {
             "uid": str(uuid.uuid4()),
             "data_key": data_key,
-            "mimetype": "application/x-hdf5",
-            "uri": path.resolve().as_uri().replace("file://", "file://localhost", 1),
+            "mimetype": mimetype,
+            "uri": uri,
             "parameters": {
                 "dataset": dataset,
                 "chunk_shape": [1, *frame_shape],
                 "join_method": "stack",
                 "swmr": True,
+                **series,
             },
         }
         self._waiting: list[Document] = []

@@ -12,6 +12,7 @@ from typing import Any
 from ophyd import Component as Cpt
 from ophyd import PseudoPositioner, PseudoSingle
 from ophyd.pseudopos import pseudo_position_argument, real_position_argument
+from ophyd.utils import DisconnectedError
 
 from ptychrome.devices.bragg import (
     SI_111_SPACING_ANGSTROM,
@@ -51,5 +52,13 @@ class DCM(PseudoPositioner):
 
     @real_position_argument
     def inverse(self, real_pos: Any) -> Any:
-        """Energy for a Bragg angle; the gap has no say in it."""
+        """Energy for a Bragg angle; the gap has no say in it.
+
+        Raises
+        ------
+        DisconnectedError
+            If the angle is not known yet.
+        """
+        if real_pos.bragg is None:
+            raise DisconnectedError(f"{self.name} is off-line: its Bragg angle is not known")
         return self.PseudoPosition(energy=bragg_energy_eV(real_pos.bragg, self.spacing_angstrom))

@@ -20,10 +20,11 @@ from ptychrome.devices.detector_model import DetectorModel
 from ptychrome.devices.file_detector import FileDetector
 from ptychrome.devices.frame_file import DATA_DATASET, MASK_DATASET, FrameFile
 from ptychrome.devices.signals import Quantity
+from ptychrome.devices.simplon_simulator import SimplonSimulator, SimulatedSeries
 
 
 class SimulatedEiger(FileDetector):
-    """Detector with one HDF5 file per staging; one run per staging.
+    """Detector with one HDF5 file, or one series of its stream, per staging; one run per staging.
 
     Parameters
     ----------
@@ -39,6 +40,8 @@ class SimulatedEiger(FileDetector):
     clock : Clock
     companions : Companions
         See `ptychrome.devices.file_detector`.
+    stream : SimplonSimulator, optional
+        Where the frames go instead of a file.
     """
 
     exposure_time = Cpt(Quantity, value=1.0, units="s", kind="config")
@@ -58,15 +61,17 @@ class SimulatedEiger(FileDetector):
         *,
         name: str,
         clock: Clock | None = None,
+        stream: SimplonSimulator | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
         self._expose = expose
         self._model = model
         self._directory = Path(directory)
+        self._stream = stream
         self.bit_depth.put(int(model.bit_depth))
         self._clock = clock or Clock()
-        self._file: FrameFile | None = None
+        self._file: FrameFile | SimulatedSeries | None = None
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -78,26 +83,35 @@ class SimulatedEiger(FileDetector):
         }
 
     def stage(self) -> list[object]:
-        """Open a new file.
+        """Open a new file, or begin a series.
 
         Raises
         ------
         FileNotFoundError
             If the directory does not exist.
         OSError
-            If the disk is (nearly) full or cannot be written.
+            If the disk is (nearly) full or cannot be written; or if nobody receives the stream.
         """
-        self._check_directory()
+        if self._stream is None:
+            self._check_directory()
         staged = super().stage()
-        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
-        path = self._directory / f"{self.name}_{stamp}.h5"
         try:
-            self._file = FrameFile(path, self._model.mask, self._file_fields())
+            place = self._open()
         except OSError:
             super().unstage()
             raise
-        self._begin(FrameAssets(self.image_key, path, DATA_DATASET, self._model.shape))
+        self._begin(FrameAssets(self.image_key, place, DATA_DATASET, self._model.shape))
         return staged
+
+    def _open(self) -> Path | int:
+        """Open what takes the frames; its path, or the number of the series."""
+        if self._stream is not None:
+            self._file = self._stream.arm(self._model.mask, self._file_fields())
+            return self._file.number
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
+        path = self._directory / f"{self.name}_{stamp}.h5"
+        self._file = FrameFile(path, self._model.mask, self._file_fields())
+        return path
 
     def _take(self) -> int:
         assert self._file is not None

@@ -147,11 +147,11 @@ class EpicsEiger(FileDetector):
         staged = super().stage()
         try:
             self._check()
-            self._written = self._triggered = 0
-            self._lost = None
             self._put_and_see(self.hdf1.capture, 1, "open its file")
             self._put_and_see(self.cam.acquire, 1, "arm")
-            self.hdf1.num_captured.subscribe(self._on_written)
+            # run=False: what was heard last is the number of frames of the file before
+            self.hdf1.num_captured.subscribe(self._on_written, run=False)
+            self._written, self._triggered, self._lost = int(self.hdf1.num_captured.get()), 0, None
         except Exception:
             self.unstage()
             raise

@@ -33,7 +33,7 @@ class Companions:
 
 
 class FileDetector(Device):
-    """Detector that writes one HDF5 file per staging; one run per staging.
+    """Detector that writes one HDF5 file (or sends one series) per staging; one run per staging.
 
     Subclasses open the file in `stage`, then call `_begin`; they take one frame in `_take` and close the
     file in `unstage`, after `_end`. Data key of the frames, which are external: ``<name>_image``.
@@ -59,7 +59,7 @@ class FileDetector(Device):
         raise NotImplementedError
 
     def trigger(self) -> DeviceStatus:
-        """Expose and append the frame to the file; returns at once, done when the frame is in the file.
+        """Expose and hand on the frame; returns at once, done when the frame is in the file or sent.
 
         Raises
         ------
@@ -76,9 +76,6 @@ class FileDetector(Device):
     def pause(self) -> None:
         """The plan will repeat exposures that are under way, or end: it matters no more if they fail."""
         self._abandoned |= self._exposing
-
-    def resume(self) -> None:
-        """The plan goes on; nothing to be done."""
 
     def describe(self) -> dict[str, Any]:
         """Data keys of an event; the frames are external."""
@@ -133,7 +130,7 @@ class FileDetector(Device):
             status.set_exception(error)
 
     def _take(self) -> int:
-        """Expose one frame into the file; its index there. Gives up when `_closing` is set."""
+        """Expose one frame into the file or series; its index there. Gives up when `_closing` is set."""
         raise NotImplementedError
 
     def _cut_short(self) -> RuntimeError:

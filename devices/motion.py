@@ -38,7 +38,10 @@ class CheckedMove(DeviceStatus):
 
     def _moved(self, move: StatusBase) -> None:
         error = move.exception()
-        wrong = None if self.excused else self._complaint(error)
+        try:
+            wrong = None if self.excused else self._complaint(error)
+        except Exception as problem:  # a record that is off-line; whoever waits must not wait on
+            wrong = f"{self.device.name}: whether it has arrived cannot be told: {problem}"
         if wrong is None:
             self.set_finished()
         else:
@@ -75,7 +78,10 @@ class Arriving:
         """What is wrong with an axis that is done moving to `target`; None: nothing."""
         name, position = self.name, self.position  # type: ignore[attr-defined]
         if isinstance(error, StatusTimeoutError):
-            return f"{name} did not arrive at {target:.9g} in time ({self.timeout:g} s); it stands at {position:.9g}"  # type: ignore[attr-defined]  # noqa: E501
+            limit_s = self.timeout  # type: ignore[attr-defined]
+            return (
+                f"{name} did not arrive at {target:.9g} in time ({limit_s:g} s); it stands at {position:.9g}"
+            )
         if not abs(position - target) <= self.tolerance:
             return (
                 f"{name} stopped at {position:.9g} on its way to {target:.9g} "

@@ -25,6 +25,7 @@ from ptychrome.devices.eiger import SimulatedEiger
 from ptychrome.devices.file_detector import Companions
 from ptychrome.devices.shutter import Shutter
 from ptychrome.devices.signals import Quantity
+from ptychrome.devices.simplon_simulator import SimplonSimulator
 from ptychrome.devices.twin.nuisances import FULL_CURRENT_MA
 
 
@@ -164,7 +165,9 @@ class SimulatedBeamline:
         return [self.dcm, self.stage, self.kb, self.ring_current]
 
 
-def simulated_beamline(twin: Twin, directory: Path | str, *, clock: float = 0.0) -> SimulatedBeamline:
+def simulated_beamline(
+    twin: Twin, directory: Path | str, *, clock: float = 0.0, stream: SimplonSimulator | None = None
+) -> SimulatedBeamline:
     """Devices around a twin.
 
     Parameters
@@ -175,6 +178,8 @@ def simulated_beamline(twin: Twin, directory: Path | str, *, clock: float = 0.0)
         Where the detector's files go; it must exist when the detector is staged.
     clock : float
         Wall seconds per physical second of motion and exposure; 0: no waiting, 1: real time.
+    stream : SimplonSimulator, optional
+        Sends the detector's frames, which then leave no file in the directory.
 
     Returns
     -------
@@ -213,5 +218,6 @@ def simulated_beamline(twin: Twin, directory: Path | str, *, clock: float = 0.0)
         name="eiger",
         clock=shared_clock,
         companions=Companions(monitors=(i0, ring_current), shutter=shutter, probe=probe),
+        stream=stream,
     )
     return SimulatedBeamline(dcm, stage, eiger, kb, i0, ring_current, shutter)

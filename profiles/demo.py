@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from rich.table import Table
 
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.dispatch import Report
-from ptychrome.callbacks.figures import results_figure, save_figure, summary_figure
+from ptychrome.callbacks.figures.layout import save_figure
+from ptychrome.callbacks.figures.live import results_figure, summary_figure
 from ptychrome.callbacks.progress import ProgressDisplay, Status
 from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.nexus import load_result, write_nexus
 from ptychrome.callbacks.sinks.tiled import TiledSink
+from ptychrome.devices.simplon_simulator import SimplonSimulator
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
 from ptychrome.plans import jittered, positions, spectro_ptycho, square, v_k_edge
@@ -35,6 +37,7 @@ from ptychrome.profiles.pooled import pool_clusters
 from ptychrome.profiles.scoring import Score, score
 from ptychrome.profiles.session import Session, open_session
 from ptychrome.profiles.settings import load_recipe
+from ptychrome.profiles.streaming import simulated_stream
 from ptychrome.profiles.tiled_server import results_container
 
 CONNECT_S = 30.0  # the IOC runs already; a busy machine may take its time all the same
@@ -66,6 +69,7 @@ def demo(
     serve: bool = True,
     json_file: Path | None = None,
     port: int = 0,
+    frames: str = "files",
     ioc_port: int | None = None,
 ) -> int:
     """Scan simulated particles over the V K-edge, map them while they arrive and compare with the truth.
@@ -88,9 +92,11 @@ def demo(
         Where the table of errors goes as JSON.
     port : int
         Of the Tiled server; 0 takes a free one.
+    frames : str
+        ``files``: the detector writes them where the analysis reads; ``stream``: it sends them over 0MQ.
     ioc_port : int, optional
         Put the beamline behind an IOC in a process of its own, where this process searches for records at
-        that port (`ptychrome.profiles.ioc.search_on_a_free_port`).
+        that port (`ptychrome.profiles.ioc.search_on_a_free_port`); its detector writes files.
 
     Returns
     -------
@@ -102,6 +108,8 @@ def demo(
     UserError
         If an argument is wrong or the folder or the port cannot be used.
     """
+    if frames == "stream" and ioc_port is not None:
+        raise UserError("the simulated IOC's detector writes files: --frames stream needs --control twin")
     plan = SIZES[size]
     names = tuple(particles or plan.particles)
     twins = _twins(names, seed, plan.frame_pixels)
@@ -109,7 +117,9 @@ def demo(
     options = load_recipe(recipe, n_clusters=n_states)
     if json_file is not None and not json_file.resolve().parent.is_dir():
         raise UserError(f"cannot write {json_file}: {json_file.parent} is not a folder")
-    with ProgressDisplay() as display:
+    with ExitStack() as stack:
+        display = stack.enter_context(ProgressDisplay())
+        stream = stack.enter_context(simulated_stream()) if frames == "stream" else None
         console = display.console
         problems: list[str] = []
         latest: dict[str, Status] = {}
@@ -129,12 +139,13 @@ def demo(
             port=port,
             own_file_per_run=False,
             raw_batch=len(positions(dict(plan.trajectory))),
+            stream=None if stream is None else stream.address,
             report=report,
             on_status=on_status,
         )
         with session:
             display.message(f"results appear live at {session.server.web_address()}")
-            with _control(session, plan, twins, ioc_port) as mount:
+            with _control(session, plan, twins, stream, ioc_port) as mount:
                 _measure(session, plan, names, mount)
             session.finish()
             display.stop()
@@ -152,11 +163,15 @@ def demo(
 
 @contextmanager
 def _control(
-    session: Session, plan: Size, twins: Mapping[str, TwinBeamline], ioc_port: int | None
+    session: Session,
+    plan: Size,
+    twins: Mapping[str, TwinBeamline],
+    stream: SimplonSimulator | None,
+    ioc_port: int | None,
 ) -> Iterator[Callable[[str], Any]]:
     """A function that puts a sample on the stage and returns the devices."""
     if ioc_port is None:
-        yield lambda name: simulated_beamline(twins[name], session.frames)
+        yield lambda name: simulated_beamline(twins[name], session.frames, stream=stream)
         return
     from ptychrome.profiles.beamline import beamline
 

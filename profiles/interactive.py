@@ -27,16 +27,23 @@ LEAVE_FIRST = 100  # above what multiprocessing itself tidies up
 SHOWN = 3  # so many missing records of a device are named
 
 
-def start_session(settings: SessionSettings) -> Session:
+def start_session(settings: SessionSettings, *, stream: str | None = None) -> Session:
     """Open a session that says little and ends in order when Python does.
 
     It prints the address of the results, a line when a run starts, one when its analysis is finished, and
     one for whatever fails.
 
+    Parameters
+    ----------
+    settings : SessionSettings
+    stream : str, optional
+        Address of a detector's stream, ``tcp://host:port``, for frames that do not come as files.
+
     Raises
     ------
     ptychrome.profiles.errors.UserError
-        If the recipe is unknown, the folder cannot be used, or the port is taken.
+        If the recipe is unknown, the folder cannot be used, the port is taken, or what a stream needs is not
+        installed.
     """
     session = open_session(
         settings.directory,
@@ -45,6 +52,7 @@ def start_session(settings: SessionSettings) -> Session:
         port=settings.tiled_port,
         tiled_uri=settings.tiled_uri,
         frames=settings.frames,
+        stream=stream,
         report=_say,
         on_status=_announce,
     )

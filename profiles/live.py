@@ -10,7 +10,7 @@ from typing import Any
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.dispatch import Call, Consumer, ConsumerThread, ProcessConsumer, Report
 from ptychrome.callbacks.executors import InlineExecutor, WorkerProcesses
-from ptychrome.callbacks.figures import FigureSink
+from ptychrome.callbacks.figures.live import FigureSink
 from ptychrome.callbacks.pipeline import Pipeline
 from ptychrome.callbacks.progress import Status
 from ptychrome.callbacks.raw import JsonLines, RawWriter

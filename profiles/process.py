@@ -13,7 +13,7 @@ from rich.console import Console
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.analysis.scan import DataError
 from ptychrome.callbacks.executors import InlineExecutor, WorkerProcesses
-from ptychrome.callbacks.figures import FigureSink
+from ptychrome.callbacks.figures.live import FigureSink
 from ptychrome.callbacks.pipeline import Pipeline
 from ptychrome.callbacks.progress import ProgressDisplay, Status
 from ptychrome.callbacks.raw import SUFFIX, replay

@@ -19,6 +19,7 @@ from ptychrome.profiles.live import LiveAnalysis, LiveSettings
 from ptychrome.profiles.remote_tiled import RemoteTiled
 from ptychrome.profiles.runs import Runs
 from ptychrome.profiles.settings import TwinSessionSettings, default_workers
+from ptychrome.profiles.streaming import StreamedAnalysis, simulated_stream
 from ptychrome.profiles.tiled_server import TiledServer, TiledServerError, raw_container, results_container
 from ptychrome.schema import validate_start
 
@@ -40,7 +41,7 @@ class Session:
         With the metadata validator and the live analysis subscribed.
     server : TiledServer or RemoteTiled
         Serves raw runs and results.
-    live : LiveAnalysis
+    live : LiveAnalysis or StreamedAnalysis
     runs : Runs
         How far the analysis of each run is.
     directory : Path
@@ -49,7 +50,7 @@ class Session:
 
     RE: RunEngine
     server: TiledServer | RemoteTiled
-    live: LiveAnalysis
+    live: LiveAnalysis | StreamedAnalysis
     runs: Runs
     directory: Path
 
@@ -115,6 +116,7 @@ def open_session(
     frames: Path | None = None,
     own_file_per_run: bool = True,
     raw_batch: int = 25,
+    stream: str | None = None,
     report: Callable[[str], None] = print,
     on_status: Callable[[Status], None] = lambda status: None,
 ) -> Session:
@@ -135,13 +137,16 @@ def open_session(
         Where the detector's files lie, if not in ``frames/`` of the folder.
     own_file_per_run, raw_batch
         See `ptychrome.profiles.live.LiveSettings`.
+    stream : str, optional
+        Address of a detector's stream, ``tcp://host:port``, for frames that do not come as files.
     report, on_status : callable
         Told what fails, and how far each run is.
 
     Raises
     ------
     UserError
-        If the folder cannot be written, or the server cannot start (a port in use) or does not answer.
+        If the folder cannot be written, the server cannot start (a port in use) or does not answer, or what a
+        stream needs is not installed.
     """
     directory = directory.resolve()
     runs = Runs(on_status)
@@ -180,7 +185,10 @@ def open_session(
         client = server.client()
         for make in (raw_container, results_container):  # before two processes try at once
             make(client)
+        live: LiveAnalysis | StreamedAnalysis
         live = LiveAnalysis(settings, directory / DOCUMENTS, tell, runs.update)
+        if stream is not None:
+            live = StreamedAnalysis(live, stream, directory / FRAMES, tell)
         RE.subscribe(runs.start, "start")
         RE.subscribe(live)
     except BaseException as error:
@@ -197,7 +205,7 @@ def simulated(session: Session, settings: TwinSessionSettings) -> SimulatedBeaml
     Raises
     ------
     UserError
-        If there is no such particle.
+        If there is no such particle, or the address of the stream cannot be used.
     """
     from ptychrome.devices.simulated import simulated_beamline
     from ptychrome.devices.twin import TwinBeamline
@@ -206,4 +214,5 @@ def simulated(session: Session, settings: TwinSessionSettings) -> SimulatedBeaml
         twin = TwinBeamline(settings.sample, seed=settings.seed, frame_pixels=settings.frame_pixels)
     except ValueError as error:
         raise UserError(str(error)) from None
-    return simulated_beamline(twin, session.frames, clock=settings.clock)
+    stream = None if settings.stream is None else simulated_stream(settings.stream)
+    return simulated_beamline(twin, session.frames, clock=settings.clock, stream=stream)

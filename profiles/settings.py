@@ -61,12 +61,15 @@ class TwinSessionSettings(SessionSettings):
         Wall seconds per physical second of motion and exposure; 0 does not wait, 1 is real time.
     frame_pixels : int
         Rows and columns of a frame.
+    stream : str or None
+        Address where the detector streams its frames, ``tcp://host:port``; None: it writes files.
     """
 
     sample: str = "P1"
     seed: int = 0
     clock: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     frame_pixels: Annotated[int, Field(ge=32, le=1024)] = 128
+    stream: Annotated[str, Field(pattern=r"^tcp://.+:\d+$")] | None = None
 
 
 def read_settings(path: Path, model: type[Model]) -> Model:

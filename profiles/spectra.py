@@ -21,12 +21,12 @@ from ptychrome.analysis.linear_combination import best_shift, linear_combination
 from ptychrome.analysis.references import reference_ratios
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.spectral import SpectralOptions, spectral_model
-from ptychrome.callbacks.figures import save_figure
+from ptychrome.callbacks.figures.layout import save_figure
+from ptychrome.callbacks.figures.standards import spectra_figure
 from ptychrome.callbacks.files import WriteError
 from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.nexus import load_result, write_nexus
 from ptychrome.callbacks.sources.xas import read_bulk, read_spectra
-from ptychrome.callbacks.spectra_figure import spectra_figure
 from ptychrome.edges import tabulated_edge_eV
 from ptychrome.profiles.errors import UserError
 
@@ -103,10 +103,7 @@ def spectra(
             more = _combination(particle, measured, largest_shift_eV, keep_jump)
             arrays, attributes = arrays | more[0], attributes | more[1]
         revision = _with(revision, arrays, attributes)
-        picture, shift_eV = (
-            result.with_name(f"{result.stem}_spectra.png"),
-            attributes.get("lcf_shift_eV", 0.0),
-        )
+        shift_eV = attributes.get("lcf_shift_eV", 0.0)
         figure = spectra_figure(revision, [each.shifted(shift_eV) for each in measured.spectra])
         write_nexus(result, revision)
         picture = result.with_name(f"{result.stem}_spectra.png")

@@ -13,33 +13,37 @@ from ptychrome.profiles.beamline import Beamline
 from ptychrome.profiles.beamline_settings import SuspenderSettings
 
 
-class _Prompt:
-    """Mix-in for suspenders: decides in the RunEngine's own loop.
+class _Prompt(SuspenderBase):
+    """Decides in the RunEngine's own loop.
 
     Bluesky's own waits a tenth of a second for that loop, and gives up where it is busy with a record.
     """
 
+    RE: Any
+    _ev: Any
+    _tripped: bool
+
     def __call__(self, value: Any, **_: Any) -> None:
         """Take the newest value; in any thread."""
-        if self.RE is not None:  # type: ignore[has-type]
-            self.RE.loop.call_soon_threadsafe(self._judge, value)  # type: ignore[has-type]
+        if self.RE is not None:
+            self.RE.loop.call_soon_threadsafe(self._judge, value)
 
     def _judge(self, value: Any) -> None:
-        RE = self.RE  # type: ignore[has-type]
+        RE = self.RE
         if RE is None:
             return
-        if self._should_suspend(value) and not self._tripped:  # type: ignore[attr-defined, has-type]
+        if self._should_suspend(value) and not self._tripped:
             self._tripped, self._ev = True, asyncio.Event()
             if RE.state.is_running:
                 RE.request_suspend(
                     self._ev.wait,
-                    pre_plan=self._pre_plan,  # type: ignore[attr-defined]
-                    post_plan=self._post_plan,  # type: ignore[attr-defined]
-                    justification=self._get_justification(),  # type: ignore[attr-defined]
+                    pre_plan=self._pre_plan,
+                    post_plan=self._post_plan,
+                    justification=self._get_justification(),
                 )
-        elif self._tripped and self._should_resume(value):  # type: ignore[attr-defined, has-type]
+        elif self._tripped and self._should_resume(value):
             self._tripped = False
-            RE.loop.call_later(self._sleep, self._ev.set)  # type: ignore[attr-defined]
+            RE.loop.call_later(self._sleep, self._ev.set)
 
 
 class SuspendBelow(_Prompt, SuspendFloor):
@@ -50,7 +54,7 @@ class SuspendWhileZero(_Prompt, SuspendBoolLow):
     """Suspend while a record is 0."""
 
 
-class SuspendDisconnected(_Prompt, SuspenderBase):
+class SuspendDisconnected(_Prompt):
     """Suspend while any of some signals is disconnected.
 
     Parameters

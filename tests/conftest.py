@@ -80,3 +80,5 @@ def ca(ca_devices: Any, simulate: Callable[[str, Any], None]) -> Iterator[Any]:
     yield ca_devices
     for name, value in (("Offline", ""), ("Dump", 0), ("Hang", 0), ("DropFrames", 0), ("Clock", 0.0)):
         simulate(name, value)
+    for axis in (ca_devices.dcm.pitch, ca_devices.kb.vertical_stripe):  # those that no scan moves
+        axis.set(0.0).wait(timeout=PATIENCE_S)

@@ -68,10 +68,17 @@ def test_data_files_are_part_of_the_distribution(project):
     profiles = ROOT / "profiles"
     needed = {
         path.relative_to(ROOT).as_posix()
-        for pattern in ("recipes/*.toml", "*.yml", "profile_*/*.toml", "profile_*/startup/*.py", "py.typed")
+        for pattern in (
+            "recipes/*.toml",
+            "*.yml",
+            "profile_*/*.toml",
+            "profile_*/startup/*.py",
+            "py.typed",
+            "report/*.j2",
+        )
         for path in profiles.glob(pattern)
     }
-    assert {"profiles/recipes/live.toml", "profiles/recipes/paper.toml"} <= needed
+    assert {"profiles/recipes/live.toml", "profiles/report/page.html.j2"} <= needed
     assert needed <= packed
 
 

@@ -20,7 +20,7 @@ from scipy.constants import electron_volt
 from ptychrome import __version__
 from ptychrome.callbacks.files import OBJECT_PROBE_SUFFIX, write_atomically
 from ptychrome.callbacks.results import Revision
-from ptychrome.schema import FEATURES, MAPS, SPECTRA, map_label
+from ptychrome.schema import FEATURES, MAP_LABELS, MAPS, SPECTRA, map_label
 
 UNITS = {
     "energy": "eV",
@@ -252,7 +252,7 @@ def _dataset(parent: h5py.Group, name: str, data: Any, units: str) -> h5py.Datas
 
 def _label(name: str, revision: Revision) -> str | None:
     folder, _, key = name.rpartition("/")
-    if folder == "maps" and key in MAPS:
+    if folder == "maps" and key in MAP_LABELS:
         return map_label(key, revision.attributes.get("element", "V"))
     return LABELS.get(name)
 

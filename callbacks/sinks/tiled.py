@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptychrome.callbacks.results import Revision
-from ptychrome.schema import FEATURES, MAPS, RESULT_SPEC, SPECTRA
+from ptychrome.schema import FEATURES, MAP_LABELS, MAPS, RESULT_SPEC, SPECTRA
 
 if TYPE_CHECKING:
     from tiled.client.array import ArrayClient
@@ -129,7 +129,7 @@ class _Run:
 
 def _goes_first(name: str) -> bool:
     """Whether an array is sent with every revision."""
-    shown = name.startswith("maps/") and not name.endswith("_sigma")
+    shown = name.startswith("maps/") and not name.endswith(("_sigma", "/chi2"))
     return shown or name in ("energy", "y", "x", "absorbance", "phase", "clusters/label")
 
 
@@ -237,9 +237,9 @@ def _description(name: str) -> tuple[tuple[str, ...] | None, dict[str, Any]]:
     """Dimensions and metadata of an array of the vocabulary; of others nothing is known."""
     folder, _, key = name.rpartition("/")
     if folder == "maps":
-        info = MAPS.get(key.removesuffix("_sigma"))
-        sigma = "σ of " if key.endswith("_sigma") else ""
-        label = {"label": f"{sigma}{info.label}"} if info else {}
+        of = key.removesuffix("_sigma")
+        info, sigma = MAPS.get(of), "" if of == key else "σ of "
+        label = {"label": f"{sigma}{MAP_LABELS[of]}"} if of in MAP_LABELS else {}
         return _MAP, {"dims": list(_MAP), "units": info.unit if info else "1", **label}
     if name in _AXES:
         dims, unit = _AXES[name]

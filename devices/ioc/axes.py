@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from caproto import SkipWrite
 
@@ -42,7 +43,7 @@ class AxisModel:
     limits: tuple[float, float] = (0.0, 0.0)
     precision: int = 6
 
-    def limit_metadata(self) -> dict[str, float]:
+    def limit_metadata(self) -> dict[str, Any]:
         """The soft limits as a channel has them."""
         return {"lower_ctrl_limit": self.limits[0], "upper_ctrl_limit": self.limits[1]}
 
@@ -129,7 +130,7 @@ class Axis:
 def add_motor_record(database: Database, name: str, axis: Axis) -> None:
     """Serve an axis as a motor record, with the fields that ophyd's EpicsMotor looks at."""
     model = axis.model
-    digits = {"units": model.units, "precision": model.precision}
+    digits: dict[str, Any] = {"units": model.units, "precision": model.precision}
     value = number(model.start, **digits, **model.limit_metadata())
     readback = number(model.start, **digits)
     done, moving = count(1), count(0)
@@ -204,7 +205,7 @@ def add_motor_record(database: Database, name: str, axis: Axis) -> None:
 def add_piezo_records(database: Database, name: str, axis: Axis) -> None:
     """Serve an axis as a set-point record, whose put completes when it has settled, and its ``_RBV``."""
     model = axis.model
-    digits = {"units": model.units, "precision": model.precision}
+    digits: dict[str, Any] = {"units": model.units, "precision": model.precision}
     setpoint = number(model.start, **digits, **model.limit_metadata())
     readback = number(model.start, **digits)
     readback.read_only = True

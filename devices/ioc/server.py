@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -162,6 +163,11 @@ class _Server(Context):
             if not (isinstance(command, caproto.SearchRequest) and self._hidden(command.name))
         ]
         await super()._broadcaster_queue_iteration(addr, heard)
+
+    async def tcp_handler(self, client: Any, addr: Any) -> None:
+        """Answer at once; else the second of two small packets (readback, completion) waits 40 ms."""
+        client.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await super().tcp_handler(client, addr)
 
     async def broadcast_beacon_loop(self) -> None:
         """No beacons: they reach clients through a CA repeater, which a Python environment does not have."""

@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 serve=options.serve,
                 json_file=options.json,
                 port=options.port,
+                frames=options.frames,
                 ioc_port=ioc_port,
             )
         if options.command == "spectra":
@@ -68,6 +69,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return reference(
                 options.element, options.formulas, edge=options.edge, energy_eV=options.energy_eV
+            )
+        if options.command == "report":
+            from ptychrome.profiles.report.command import report
+            from ptychrome.profiles.report.options import ReportOptions
+
+            return report(
+                options.results,
+                options.out,
+                ReportOptions.parse(
+                    groups=options.group,
+                    clusters=options.clusters,
+                    energy_eV=options.energy_eV,
+                    scales=options.scale,
+                    places=options.roi,
+                    compounds=options.compound,
+                ),
             )
         from ptychrome.profiles.process import process
 
@@ -128,7 +145,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--port", type=int, default=0, metavar="N", help="of the Tiled server (default: any free one)"
     )
-
+    demo.add_argument(
+        "--frames", choices=("files", "stream"), default="files",
+        help="how frames reach the analysis: files (default), or the detector's own 0MQ stream",
+    )  # fmt: skip
     demo.add_argument(
         "--control", choices=("twin", "epics"), default="twin",
         help="twin (default): the simulation inside this process; epics: behind an IOC of its own, through "
@@ -138,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     ioc = commands.add_parser(
         "ioc",
         help="the simulated beamline behind EPICS Channel Access",
-        description="Serve the simulated beamline, motors, detector and all, on this machine's loopback until "
+        description="Serve the simulated beamline, motors, detector and all, on this machine alone until "
         "Ctrl-C. profiles/profile_ioc is the session for it.",
     )
     ioc.add_argument(
@@ -189,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_spectra(commands)
     _add_reference(commands)
+    _add_report(commands)
     return parser
 
 
@@ -234,6 +255,52 @@ def _add_reference(commands: argparse._SubParsersAction) -> None:
     reference.add_argument(
         "--energy-eV", type=float, metavar="EV",
         help="lowest energy of the scan (default: 45 eV below the edge)",
+    )  # fmt: skip
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    report = commands.add_parser(
+        "report",
+        help="figures and numbers of any results on one page",
+        description="Draw images, spectra, chemical maps, states and distributions of all particles of the "
+        "results on common scales, clustered together: report.html, a PDF of its figures, and CSV files.",
+    )
+    report.add_argument(
+        "results",
+        nargs="+",
+        metavar="RESULT",
+        help="a .nxs file, a folder of them, or the address of a result in Tiled",
+    )
+    report.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the report (new, or an earlier report)",
+    )
+    report.add_argument(
+        "--group", action="append", default=[], metavar="NAME=SAMPLE,SAMPLE",
+        help="samples of one state of preparation; may be repeated (default: as the results say)",
+    )  # fmt: skip
+    report.add_argument(
+        "--clusters", type=int, metavar="K", help="number of chemical states (default: that of the results)"
+    )
+    report.add_argument(
+        "--energy-eV", type=float, metavar="E", help="of the images (default: the highest measured)"
+    )
+    report.add_argument(
+        "--scale", action="append", default=[], metavar="MAP=LOW,HIGH",
+        help="colour scale of a map, e.g. n_eff_ratio=30,50 (default: those of the paper); may be repeated",
+    )  # fmt: skip
+    report.add_argument(
+        "--roi", action="append", default=[], metavar="[SAMPLE=]X_M,Y_M",
+        help="centre of a region of 120 nm whose spectrum is shown (default: one for each state); may be "
+        "repeated",
+    )  # fmt: skip
+    report.add_argument(
+        "--compound", action="append", metavar="FORMULA",
+        help="compound whose Re[N_eff]/N_V is told for comparison (for V those of the paper); may be "
+        "repeated",
     )  # fmt: skip
 
 

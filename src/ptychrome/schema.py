@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,6 +17,10 @@ RESULT_SPEC = "PtychromeResult"
 RESULT_ROOT = "ptychrome"
 RAW_ROOT = "raw"
 START_KEY = "ptychrome"
+PREPARATION_KEY = "preparation"  # optional, in the start document: by it reports group particles
+
+# mimetype of a stream_resource whose frames come through a detector's stream; its parameters name the series
+STREAM_MIMETYPE = "application/x-dectris-stream"
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
@@ -159,9 +164,27 @@ MAPS: dict[str, MapInfo] = {
 }
 
 
+class Flag(IntEnum):
+    """Why a pixel has no chemistry: the values of ``maps/flag``."""
+
+    FITTED = 0
+    NO_MATTER = 1  # vacuum, or outside of the field
+    NOISY = 2  # too small an edge jump for the noise
+    NOT_CONVERGED = 3
+    UNDETERMINED = 4  # the energies so far do not tell jump and edge energy
+    NO_SPECTRUM = 5  # no finite value, or no noise to weigh it by
+
+
+MAP_LABELS: dict[str, str] = {name: info.label for name, info in MAPS.items()} | {
+    "fitted": "1: passed the mask",
+    "flag": ", ".join(f"{flag}: {flag.name.lower().replace('_', ' ')}" for flag in Flag),
+    "chi2": "reduced χ² of the fit",
+}
+
+
 def map_label(name: str, element: str) -> str:
     """Label of a chemical map for the edge of an element; the names themselves keep the V of the paper."""
-    return MAPS[name].label.replace("N_V", f"N_{element}")
+    return MAP_LABELS[name].replace("N_V", f"N_{element}")
 
 
 FEATURES = ("edge_energy", "pre_edge_ratio", "n_eff_ratio")

@@ -6,13 +6,12 @@ import xraydb
 
 from ptychrome.analysis.chemistry import (
     EdgeConstants,
-    MaskOptions,
     chemical_maps,
-    fitted_mask,
     n_eff_ratio_reference,
     noise_level,
     noise_per_pixel,
 )
+from ptychrome.analysis.mask import MaskOptions, fitted_mask
 from ptychrome.analysis.optics import CLASSICAL_ELECTRON_RADIUS_M, HC_EV_M
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.xanes import XanesModel, evaluate, fit_xanes
@@ -83,7 +82,7 @@ def test_maps_recover_the_atoms_within_their_uncertainty(pixels):
     maps = chemical_maps(
         fit, phase[0], ENERGY, constants, sigma=SIGMA, sigma_phase=SIGMA_PHASE, mask=MaskOptions(min_snr=5)
     )
-    assert set(maps) == {"fitted", *MAPS, *(f"{name}_sigma" for name in MAPS)}
+    assert set(maps) == {"fitted", "flag", "chi2", *MAPS, *(f"{name}_sigma" for name in MAPS)}
     fitted = maps["fitted"] == 1
     assert fitted[:400].mean() > 0.95
     assert not fitted[400:].any()

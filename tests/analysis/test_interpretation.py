@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+from ptychrome.analysis import interpretation
 from ptychrome.analysis.grid import CommonGrid
 from ptychrome.analysis.interpretation import interpret
 from ptychrome.analysis.options import EpieOptions
 from ptychrome.analysis.recipe import ChemistryOptions, Recipe
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.stack import EnergyStack
-from ptychrome.schema import MAPS
+from ptychrome.analysis.xanes import XanesOptions, fit_xanes
+from ptychrome.schema import MAPS, Flag
 
 ENERGIES = np.r_[
     5420.0, 5432.0, 5444.0, 5456.0, np.arange(5463.0, 5472.0, 1.0), np.arange(5473.0, 5485.0, 1.0), 5490.0,
@@ -118,6 +120,48 @@ def test_only_the_areal_density_and_what_rests_on_it_follow_the_choice_of_jump()
         expected = {"n_v": 1.025, "n_eff_ratio": 1 / 1.025}.get(name, 1.0)
         assert change == pytest.approx(expected, abs=0.015 if expected != 1.0 else 1e-7), name
     assert np.nanmedian(physical["n_v_sigma"] / eq1["n_v_sigma"]) > 1.01
+
+
+def test_flags_say_why_pixels_are_missing():
+    stack = full_stack()
+    arrays = interpret(stack, RECIPE, "V", "K").arrays()
+    flag = arrays["maps/flag"]
+    np.testing.assert_array_equal(flag == Flag.FITTED, arrays["maps/fitted"] == 1)
+    assert (flag[THICKNESS == 0] == Flag.NO_MATTER).all()
+    assert set(np.unique(flag[THICKNESS > 0])) <= {Flag.FITTED, Flag.NOISY, Flag.NOT_CONVERGED}
+    assert np.isfinite(arrays["maps/chi2"][THICKNESS > 0]).all()
+    early = interpret(only(stack, range(8)), RECIPE, "V", "K").arrays()["maps/flag"]
+    assert (early[THICKNESS > 0] == Flag.UNDETERMINED).all()
+
+
+def test_the_fit_before_is_where_the_next_one_starts(monkeypatch):
+    """Pixel by pixel, also when the vacuum has moved; a fit that failed is forgotten."""
+    starts, whole = [], full_stack()
+
+    def spy(*args, start=None, **options):
+        starts.append(start)
+        return fit_xanes(*args, start=start, **options)
+
+    monkeypatch.setattr(interpretation, "fit_xanes", spy)
+    first = interpret(only(whole, range(len(ENERGIES) - 1)), RECIPE, "V", "K")
+    moved = THICKNESS < 0.2
+    second = interpret(replace(whole, vacuum=moved), RECIPE, "V", "K", first)
+    assert starts[0] is None
+    before = np.full((*SHAPE, 10), np.nan)
+    before[first.pixels] = np.where(first.fit.converged[:, None], first.fit.parameters, np.nan)
+    np.testing.assert_array_equal(starts[1], before[~moved])
+    fresh = interpret(replace(whole, vacuum=moved), RECIPE, "V", "K")
+    # without a white line in these spectra many have several minima: a warm start finds as good ones
+    assert np.mean(second.fit.chi2) < 1.01 * np.mean(fresh.fit.chi2)
+
+
+def test_phase_can_be_fitted_too():
+    """The phase of this stack has no edge: the fit must notice, and without a vacuum it must not try."""
+    joint = RECIPE.model_copy(update={"xanes": XanesOptions(with_phase=True)})
+    chi2 = [np.nanmedian(interpret(full_stack(), r, "V", "K").arrays()["maps/chi2"]) for r in (RECIPE, joint)]
+    assert chi2[1] > 2 * chi2[0]
+    filled = replace(full_stack(), vacuum=np.zeros(SHAPE, bool), found_vacuum=False)
+    assert interpret(filled, joint, "V", "K") is not None
 
 
 def test_labels_stay_while_energies_arrive():

@@ -157,6 +157,17 @@ class TestRank:
         assert 3 <= model.rank <= 8
         assert model_of(images, obj, kramers_kronig=False).rank == LARGEST_RANK
 
+    def test_a_pull_towards_a_model_adds_no_component(self, particle_images):
+        """Its own noise stays where the rest shrinks fivefold: a wider model would seem to stand out."""
+        images, options = particle_images, SpectralOptions()
+        obj, wide = images.noisy(7e-3), model_of(images, images.noisy(7e-3), rank=8)
+        log_object = np.log(np.abs(obj)) + 1j * np.angle(obj)
+        pulled = np.exp(wide.log_object + (log_object - wide.log_object) / 5)
+        once = model_of(images, obj)
+        again = spectral_model(images.energy_eV, pulled, images.particle, "V", options, most=once.principal)
+        assert model_of(images, pulled).rank >= 8
+        assert again.principal == once.principal == 4
+
     def test_all_components(self, particle_images):
         model = model_of(particle_images, particle_images.noisy(2e-3), low_rank=False)
         assert model.rank == 2 * N

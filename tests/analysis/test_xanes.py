@@ -5,11 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.optimize import curve_fit
+from scipy.special import erf
 
+from ptychrome.analysis.kramers_kronig import kramers_kronig_matrix
 from ptychrome.analysis.scan import DataError
-from ptychrome.analysis.xanes import XanesModel, XanesOptions, evaluate, fit_xanes
+from ptychrome.analysis.xanes import Interval, Peak, XanesModel, XanesOptions, evaluate, fit_xanes
 
-DATA = Path(__file__).parents[2].parent / "shared/data"
+DATA = next(
+    (p / "shared/data" for p in Path(__file__).parents if (p / "shared/data").is_dir()), Path("absent")
+)
 V_GRID = np.concatenate(
     [
         [5420.0, 5432.0, 5444.0, 5456.0],
@@ -56,39 +60,62 @@ def test_recovers_noise_free_spectra():
     assert np.mean(np.abs(fit["b2"] - truth[:, 2]) < 1e-3) > 0.97
 
 
+def jacobian(energy: np.ndarray, *p: float) -> np.ndarray:
+    """Derivatives of eq. (1) by its ten parameters, (n, 10)."""
+    u = (energy - p[2]) / p[3]
+    slope = -p[1] * np.exp(-u * u) / (np.sqrt(np.pi) * p[3])
+    columns = [np.ones_like(energy), 0.5 * (1 + erf(u)), slope, u * slope]
+    for c1, c2, c3 in (p[4:7], p[7:10]):
+        v = (energy - c2) / c3
+        shape = 1 / (1 + v * v)
+        columns += [shape, 2 * c1 * v * shape**2 / c3, 2 * c1 * v**2 * shape**2 / c3]
+    return np.stack(columns, axis=1)
+
+
 def test_agrees_with_scipy(noisy):
     _, spectra, sigma = noisy
     fit = fit_xanes(V_GRID, spectra, model=MODEL, sigma=sigma)
     _, low, high = MODEL.intervals()
     lower, upper = np.full(10, -np.inf), np.full(10, np.inf)
     lower[MODEL.shape], upper[MODEL.shape] = low, high
-    close = []
-    for i in range(150):
-        begin = np.clip(fit.mean_parameters, lower + 1e-6, upper - 1e-6)
+    begin = np.clip(fit.mean_parameters, lower + 1e-6, upper - 1e-6)
+    close, cheap = [], []
+    for spectrum, found in zip(spectra[:200], fit.parameters, strict=False):
         result, _ = curve_fit(
-            lambda e, *p: evaluate(MODEL, np.array(p), e), V_GRID, spectra[i], begin,
-            bounds=(lower, upper), max_nfev=3000, ftol=1e-9, xtol=1e-9,
+            lambda e, *p: evaluate(MODEL, np.array(p), e), V_GRID, spectrum, begin, jac=jacobian,
+            bounds=(lower, upper), max_nfev=3000, ftol=1e-9, xtol=1e-9, x_scale="jac",
         )  # fmt: skip
-        cost = np.sum((spectra[i] - evaluate(MODEL, result, V_GRID)) ** 2)
-        ours = np.sum((spectra[i] - evaluate(MODEL, fit.parameters[i], V_GRID)) ** 2)
+        cost = np.sum((spectrum - evaluate(MODEL, result, V_GRID)) ** 2)
+        ours = np.sum((spectrum - evaluate(MODEL, found, V_GRID)) ** 2)
         # SciPy has one start: where it ends in a worse minimum it is no reference
-        close.append(abs(result[2] - fit["b2"][i]) < 0.02 or ours < cost * (1 - 1e-6))
+        close.append(abs(result[2] - found[2]) < 0.02 or ours < cost * (1 - 1e-4))
+        cheap.append(ours <= cost * (1 + 1e-4))
+    # of 1000 spectra of the benchmark 99.1 to 99.5 % either way; one more in 200 by chance
     assert np.mean(close) >= 0.98
+    assert np.mean(cheap) >= 0.985
 
 
-def test_uncertainties_describe_the_scatter(noisy):
-    truth, spectra, sigma = noisy
-    fit = fit_xanes(V_GRID, spectra, model=MODEL, sigma=sigma)
-    area, ratio = np.pi * truth[:, 4] * truth[:, 6], np.pi * truth[:, 4] * truth[:, 6] / truth[:, 1]
-    pulls = {
-        "b2": (fit["b2"] - truth[:, 2]) / fit.sigma("b2"),
-        "b1": (fit["b1"] - truth[:, 1]) / fit.sigma("b1"),
-        "area": (fit.pre_edge_area()[0] - area) / fit.pre_edge_area()[1],
-        "ratio": (fit.pre_edge_ratio()[0] - ratio) / fit.pre_edge_ratio()[1],
+@pytest.mark.parametrize("spectrum", ["octahedral", "tetrahedral"])
+def test_uncertainties_describe_the_scatter(spectrum):
+    """1500 repeats with Δμt/σ from 10 to 40; single pulls are nearly normal, so their std is known to 2 %."""
+    rng = np.random.default_rng(1)
+    pixel = {
+        "octahedral": [0.02, 0.2, 5478, 2.5, 0.06, 5469, 1.1, 0.08, 5484, 4.0],
+        "tetrahedral": [0.02, 0.2, 5480, 2.5, 0.12, 5469, 1.3, 0.06, 5486, 4.5],
+    }[spectrum]
+    truth = dict(zip(MODEL.names, pixel, strict=True))
+    sigma = 0.2 / (10 * 4 ** rng.random(1500))
+    noise = sigma[:, None] * rng.standard_normal((1500, V_GRID.size))
+    fit = fit_xanes(V_GRID, evaluate(MODEL, pixel, V_GRID) + noise, model=MODEL, sigma=sigma)
+    area, ratio = fit.pre_edge_area(), fit.pre_edge_ratio()
+    true_area = np.pi * truth["c11"] * truth["c13"]
+    pulls = {name: (fit[name] - truth[name]) / fit.sigma(name) for name in ("b1", "b2")} | {
+        "area": (area[0] - true_area) / area[1],
+        "ratio": (ratio[0] - true_area / truth["b1"]) / ratio[1],
     }
     for name, pull in pulls.items():
-        # linear propagation at Δμt/σ = 10 leaves about 10 %
-        assert 0.85 < 1.4826 * np.median(np.abs(pull)) < 1.2, name
+        assert 0.9 < np.std(pull) < 1.1, name
+        assert abs(np.median(pull)) < 0.15, name
     assert np.median(fit.chi2) == pytest.approx(1.0, abs=0.05)
     assert fit.converged.mean() > 0.99
 
@@ -152,7 +179,7 @@ def test_order_of_energies_and_warm_start_do_not_matter(noisy):
 
 
 def test_another_edge():
-    model = XanesModel.for_edge("Fe", falloff=1.8)
+    model = XanesModel.for_edge("Fe", options=XanesOptions(falloff=1.8))
     shift = model.edge_energy_eV - MODEL.edge_energy_eV
     truth = random_parameters(50, np.random.default_rng(2)) + shift * np.isin(np.arange(10), [2, 5, 8])
     fit = fit_xanes(V_GRID + shift, evaluate(model, truth, V_GRID + shift), model=model, sigma=0.005)
@@ -161,18 +188,115 @@ def test_another_edge():
     assert np.all(last < 0.95)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not beside the repository")
-@pytest.mark.parametrize(("name", "edge_eV", "pre_edge_eV"), [("V2O3", 5478.7, 0.5), ("V2O5", 5481.9, 2.6)])
-def test_measured_oxides(name, edge_eV, pre_edge_eV):
+def measured(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Energies and μ of a standard near the edge: pre-edge line off, one jump high."""
     table = np.loadtxt(DATA / f"{name}.xdi")
-    mu = np.interp(V_GRID, table[:, 0], -np.log(table[:, 3] / table[:, 2]))
-    mu -= np.polyval(np.polyfit(V_GRID[:4], mu[:4], 1), V_GRID)
-    mu /= mu[-3:].mean()
+    energy, mu = table[:, 0], -np.log(table[:, 3] / table[:, 2])
+    below, above = (energy > 5400) & (energy < 5455), (energy > 5520) & (energy < 5600)
+    mu = mu - np.polyval(np.polyfit(energy[below], mu[below], 1), energy)
+    mu /= np.polyval(np.polyfit(energy[above] - 5500, mu[above], 1), 0.0)
+    near = (energy > 5440) & (energy < 5515)  # beyond, EXAFS is no part of the model
+    return energy[near], mu[near]
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not beside the repository")
+def test_measured_spectra():
+    edges = []
+    for name in ("V_foil", "V2O3", "V2O5"):
+        energy, mu = measured(name)
+        fit = fit_xanes(energy, mu[None], model=MODEL)
+        residual = mu - evaluate(MODEL, fit.parameters[0], energy)
+        # what eq. (1) leaves of measured spectra, as a part of the jump: 1.4 to 3 %, not noise
+        assert np.std(residual) < 0.03 * fit["b1"][0], name
+        edges.append(fit["b2"][0])
+    assert edges == sorted(edges)  # more positive, more strongly bound
+    assert edges[1:] == pytest.approx([5478.7, 5481.9], abs=0.4)  # moves that much with the window
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not beside the repository")
+@pytest.mark.parametrize(("name", "pre_edge_eV"), [("V2O3", 0.5), ("V2O5", 2.6)])
+def test_measured_oxides_at_the_energies_of_a_scan(name, pre_edge_eV):
+    mu = np.interp(V_GRID, *measured_wide(name))
     fit = fit_xanes(V_GRID, mu[None], model=MODEL)
     residual = mu - evaluate(MODEL, fit.parameters[0], V_GRID)
-    assert np.std(residual) < 0.03  # physics.md: eq. (1) leaves 1.4–3 % of the jump
-    assert fit["b2"][0] == pytest.approx(edge_eV, abs=0.3)
+    assert np.std(residual) < 0.03
     assert fit.pre_edge_ratio()[0][0] == pytest.approx(pre_edge_eV, abs=0.2)
+
+
+def measured_wide(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Energies and μ of a standard, normalised by what a scan has: four points below, three above."""
+    table = np.loadtxt(DATA / f"{name}.xdi")
+    energy, mu = table[:, 0], -np.log(table[:, 3] / table[:, 2])
+    at = np.interp(V_GRID, energy, mu)
+    line = np.polyfit(V_GRID[:4], at[:4], 1)
+    return energy, (mu - np.polyval(line, energy)) / (at - np.polyval(line, V_GRID))[-3:].mean()
+
+
+def test_arctan_edge_and_a_third_peak():
+    peak = Peak(Interval(30.0, 26.0, 45.0), Interval(3.0, 1.0, 8.0))
+    options = XanesOptions(edge_shape="arctan", more_peaks=(peak,))
+    model = XanesModel.for_edge("V", options=options)
+    assert model.names[-3:] == ("c31", "c32", "c33")
+    rng = np.random.default_rng(4)
+    energy = np.concatenate([V_GRID, np.arange(5490.5, 5506.0, 1.5)])
+    truth = np.hstack([random_parameters(1, rng), [[0.03, 5499.0, 3.0]]])
+    spectra = evaluate(model, truth, energy) + 1e-3 * rng.standard_normal((300, energy.size))
+    fit = fit_xanes(energy, spectra, model=model, sigma=1e-3, options=options)
+    for name in ("b2", "c31", "c32"):
+        pull = (fit[name] - truth[0, model.names.index(name)]) / fit.sigma(name)
+        assert 0.85 < 1.4826 * np.median(np.abs(pull)) < 1.15, name  # known to 6 % from 300
+    wrong = fit_xanes(energy, spectra, model=MODEL, sigma=1e-3)
+    assert np.median(wrong.chi2) > 1.5 > np.median(fit.chi2)
+
+
+def test_options_refuse_impossible_intervals():
+    with pytest.raises(ValueError, match="low ≤ start ≤ high"):
+        Interval(1.0, 2.0, 3.0)
+    with pytest.raises(ValueError, match="above 0 eV"):
+        Peak(Interval(0.0, -1.0, 1.0), Interval(1.0, 0.0, 2.0))
+    with pytest.raises(ValueError, match="Unexpected keyword"):
+        XanesOptions(more_peaks=[{"centre": {"start": 1, "low": 0, "high": 2, "x": 1}, "width": {}}])
+
+
+def kramers_kronig_phase(pixel: list[float], energy: np.ndarray) -> np.ndarray:
+    """φ of μt from eq. (1), by the numerical transform over 5478 ± 4000 eV."""
+    reach = np.geomspace(1.0, 4000.0, 600)
+    grid = np.unique(np.concatenate([5478 - reach, 5478 + reach, np.arange(5440, 5520, 0.05)]))
+    transform = kramers_kronig_matrix(grid, energy + 0.003)  # off the nodes
+    return -(transform @ (evaluate(MODEL, [0.0, *pixel[1:]], grid) * grid)) / (2 * energy)
+
+
+def test_phase_sharpens_the_edge_energy():
+    """σ(φ) = σ(μt)/2 is equal noise of modulus and phase, so that both know as much: σ shrinks by √2."""
+    rng = np.random.default_rng(2)
+    pixel = [0.02, 0.2, 5478, 2.5, 0.06, 5469, 1.1, 0.08, 5484, 4.0]
+    phase = kramers_kronig_phase(pixel, V_GRID) - 1.0 + 0.1 * (V_GRID - 5480) / 60
+    sigma, noise = 0.2 / 20, rng.standard_normal((2, 1500, V_GRID.size))
+    data = {"absorbance": evaluate(MODEL, pixel, V_GRID) + sigma * noise[0], "sigma": sigma}
+    both = {"phase": phase + sigma / 2 * noise[1], "sigma_phase": sigma / 2}
+    alone = fit_xanes(V_GRID, **data, model=MODEL)
+    joint = fit_xanes(V_GRID, **data, **both, model=MODEL)
+    gain = np.std(alone["b2"]) / np.std(joint["b2"])
+    assert gain == pytest.approx(np.sqrt(2), abs=0.1)  # 2 × 2 % by chance, offset and slope cost 2 %
+    for name in ("b1", "b2", "c11"):
+        pull = (joint[name] - dict(zip(MODEL.names, pixel, strict=True))[name]) / joint.sigma(name)
+        assert 0.9 < np.std(pull) < 1.1, name
+    assert np.median(joint.chi2) == pytest.approx(1.0, abs=0.03)
+    assert joint.chi2.size == 1500
+    # an unknown bend of a tenth of the jump over the scan costs less than half a σ of one pixel
+    bent = both | {"phase": both["phase"] + 0.02 * ((V_GRID - 5480) / 60) ** 2}
+    shift = np.median(fit_xanes(V_GRID, **data, **bent, model=MODEL)["b2"]) - np.median(joint["b2"])
+    assert abs(shift) < 0.5 * np.median(joint.sigma("b2"))
+
+
+def test_errors_of_a_joint_fit():
+    spectra = evaluate(MODEL, random_parameters(3, np.random.default_rng(0)), V_GRID)
+    with pytest.raises(DataError, match="sigma_phase: needed"):
+        fit_xanes(V_GRID, spectra, model=MODEL, sigma=0.01, phase=spectra)
+    with pytest.raises(DataError, match="phase: expected shape"):
+        fit_xanes(V_GRID, spectra, model=MODEL, sigma=0.01, phase=spectra[:, 1:], sigma_phase=0.01)
+    with pytest.raises(DataError, match="sigma_phase: expected positive"):
+        fit_xanes(V_GRID, spectra, model=MODEL, sigma=0.01, phase=spectra, sigma_phase=[0.01, 0.0, 0.01])
 
 
 def test_errors_name_what_is_wrong():

@@ -8,22 +8,12 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from ptychrome.analysis.resolution import RingCorrelation, TransferFunction
-from ptychrome.callbacks.figures import (
-    DPI,
-    FigureSink,
-    quality_figure,
-    results_figure,
-    save_figure,
-    summary_figure,
-)
+from ptychrome.callbacks.figures.clusters import normalised_spectra
+from ptychrome.callbacks.figures.images import View, round_length
+from ptychrome.callbacks.figures.layout import DPI, save_figure
+from ptychrome.callbacks.figures.live import FigureSink, quality_figure, results_figure, summary_figure
+from ptychrome.callbacks.figures.style import MISSING, cluster_colours
 from ptychrome.callbacks.files import WriteError
-from ptychrome.callbacks.panels import (
-    MISSING,
-    View,
-    cluster_colours,
-    normalised_spectra,
-    round_length,
-)
 from ptychrome.callbacks.quality import QualityCheck
 from ptychrome.schema import MAPS
 

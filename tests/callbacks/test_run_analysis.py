@@ -61,7 +61,8 @@ def test_a_foil_corrects_the_energies_of_the_results(downwards, of_start, of_rec
     recipe = RECIPE.model_copy(update={"stack": StackOptions(energy_offset_eV=of_recipe)})
     run = RunAnalysis.from_start(documents[0][1], recipe)
     jobs = [job for name, doc in documents if name != "stop" for job in run.take(name, doc)]
-    assert run.add(reconstruct(jobs[1], recipe)) == (4,)
+    run.add(reconstruct(jobs[1], recipe))
+    assert run.places_of([jobs[1]]) == (4,)
     revision = run.revision((4,))
     planned = sorted(documents[0][1]["ptychrome"]["energies_eV"])
     np.testing.assert_allclose(revision.arrays["energy"], np.array(planned) + expected)
@@ -124,6 +125,12 @@ def test_a_revision_says_how_it_was_made(twin_run):
     assert attributes["raw_uid"] == twin_run[0][1]["uid"]
     assert (attributes["energies_done"], attributes["energies_planned"]) == (1, 6)
     assert attributes["software"].startswith("ptychrome ")
+    assert (attributes["element"], attributes["edge"], attributes["preparation"]) == ("V", "K", "")
+
+
+def test_the_preparation_is_what_the_start_document_says(twin_run):
+    start = {**twin_run[0][1], "preparation": "delithiated"}
+    assert RunAnalysis.from_start(start, RECIPE).revision(()).attributes["preparation"] == "delithiated"
 
 
 def test_a_run_without_a_name_goes_by_its_uid(twin_run):

@@ -10,6 +10,7 @@ import pytest
 from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.tiled import TiledSink
 from ptychrome.callbacks.tiled_client import TiledUnavailable
+from ptychrome.callbacks.tiled_results import read_results
 from ptychrome.profiles.tiled_server import TiledServer, results_container
 from ptychrome.schema import RESULT_SPEC
 
@@ -122,6 +123,22 @@ def test_names_values_dimensions_units_and_attributes(server, sink, uid):
     table = run["quality", "energies"].read()
     for name, column in content.tables["quality/energies"].items():
         np.testing.assert_array_equal(table[name], column)
+
+
+def test_a_result_is_read_back_by_the_address_of_its_page(server, sink, uid):
+    content = revision(uid, done=4, clusters=3, all_arrays=True, final=True)
+    sink.write(content)
+    (found,) = read_results(server.web_address("ptychrome", uid))
+    assert (found.raw_uid, found.sample_name, found.final) == (uid, "P1", True)
+    assert found.attributes["recipe"] == "live"
+    assert set(found.arrays) == set(content.arrays)
+    for name, array in content.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array, err_msg=name)
+    for name, column in content.tables["quality/energies"].items():
+        np.testing.assert_array_equal(found.tables["quality/energies"][name], column)
+    assert uid in [each.raw_uid for each in read_results(server.web_address())]
+    with pytest.raises(ValueError, match="no result 'nothing'"):
+        read_results(server.web_address("ptychrome", "nothing"))
 
 
 def test_only_changed_slices_of_a_stack_are_sent(sink, uid, read):

@@ -141,6 +141,21 @@ def test_roi_is_what_the_file_holds(connect, ca):
     assert bright.sum() > 0.5 * whole[whole < 2**32 - 1].sum()  # the beam is in there
 
 
+def test_every_staging_has_a_file_that_counts_from_zero(ca):
+    ca.eiger.exposure_time.set(0.1).wait(timeout=DEADLINE_S)
+    uris, indices = set(), []
+    for frames in (3, 2):
+        ca.eiger.stage()
+        for _ in range(frames):
+            ca.eiger.trigger().wait(timeout=DEADLINE_S)
+        (_, resource), *data = ca.eiger.collect_asset_docs()
+        uris.add(resource["uri"])
+        indices.append([datum["indices"]["start"] for _, datum in data])
+        ca.eiger.unstage()
+    assert len(uris) == 2
+    assert indices == [[0, 1, 2], [0, 1]]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

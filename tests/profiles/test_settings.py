@@ -51,7 +51,7 @@ def test_a_file_of_the_user_s_own(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (f'name = "x"\nclusters = 3\n{STAGE}', ["clusters", "Extra inputs"]),
+        (f'name = "x"\nstates = 3\n{STAGE}', ["states", "Extra inputs"]),
         (f'name = "x"\n{STAGE}inertia = 1\n', ["reconstruct.0.epie.inertia", "Extra inputs"]),
         (f'name = "x"\nn_clusters = 0\n{STAGE}', ["n_clusters", "greater than or equal to 1", "0"]),
         ('name = "x"\n[[reconstruct]]\nengine = "dm"\n', ["reconstruct.0", "epie", "ml", "dm"]),

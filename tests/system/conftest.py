@@ -1,5 +1,9 @@
 """A small real scan that tests can interrupt between energies, and what to check afterwards."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +19,7 @@ from bluesky import preprocessors as bpp
 
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.callbacks.raw import replay
+from ptychrome.devices.simplon_simulator import SimplonSimulator
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
 from ptychrome.plans import spectro_ptycho, square
@@ -73,6 +78,39 @@ class Scan:
 
 
 @pytest.fixture(scope="session")
+def ipython() -> Callable[..., subprocess.CompletedProcess]:
+    """``ipython(profile, cwd, *arguments)`` runs a real IPython to its end."""
+
+    def run(profile: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "IPython", f"--profile-dir={profile}", "--colors=NoColor", *arguments],
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=500,  # some minutes on a machine that does much else
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def copy_profile() -> Callable[[Path, Path, str], Path]:
+    """``copy_profile(profile, folder, settings)``: its startup files as they are, with settings of our own.
+
+    IPython writes its history there too.
+    """
+
+    def copy(original: Path, folder: Path, settings: str) -> Path:
+        profile = folder / "profile_copy"
+        shutil.copytree(original / "startup", profile / "startup")
+        (profile / "settings.toml").write_text(settings)
+        return profile
+
+    return copy
+
+
+@pytest.fixture(scope="session")
 def fast_recipe() -> Recipe:
     return Recipe.model_validate(RECIPE)
 
@@ -95,8 +133,9 @@ def measure() -> Callable[..., Scan]:
         frames: Path,
         before: Callable[..., Any] = lambda k, beamline: None,
         energies: Sequence[float] = ENERGIES,
+        stream: SimplonSimulator | None = None,
     ) -> Scan:
-        beamline = simulated_beamline(TwinBeamline("P1", frame_pixels=64), frames)
+        beamline = simulated_beamline(TwinBeamline("P1", frame_pixels=64), frames, stream=stream)
         scan, measured = Scan(list(energies)), iter(range(len(energies)))
 
         def interject(msg: Any) -> tuple[Any, None]:

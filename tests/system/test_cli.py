@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from scipy.constants import electron_volt
 
+from ptychrome.callbacks.results import Revision
+from ptychrome.callbacks.sinks.nexus import write_nexus
 from ptychrome.cli import main
 
 DETECTOR = "/entry_1/instrument_1/detector_1"
@@ -66,6 +68,10 @@ MISTAKES = {
     "unknown recipe": ([*PROCESS, "--recipe", "best9"], ["best9", "live", "paper"]),
     "unknown recipe of the demo": (["demo", "--no-serve", "--recipe", "best9"], ["best9", "live", "paper"]),
     "unknown particle": (["demo", "--no-serve", "--particles", "P1,Q7"], ["Q7", "P1", "LiVO3"]),
+    "stream of the IOC": (
+        ["demo", "--no-serve", "--frames", "stream", "--control", "epics"],
+        ["--frames stream", "--control twin"],
+    ),
     "missing file": (["process", "nowhere.cxi", "--out", "out.nxs"], ["nowhere.cxi", "no such file"]),
     "one of two files missing": (["process", "good.cxi", "no.cxi", "--out", "out.nxs"], ["no.cxi"]),
     "empty folder": (["process", "folder", "--out", "out.nxs"], ["folder", "no CXI file"]),
@@ -110,6 +116,13 @@ MISTAKES = {
     "option out of range": ([*PROCESS, "--recipe", "out_of_range.toml"], ["out_of_range.toml", "sweeps"]),
     "recipe is no TOML": ([*PROCESS, "--recipe", "no_toml.toml"], ["no_toml.toml", "TOML"]),
     "recipe file missing": ([*PROCESS, "--recipe", "none.toml"], ["none.toml"]),
+    "report of an empty folder": (["report", "folder", "--out", "out"], ["folder", "no .nxs file"]),
+    "report of something else": (["report", "text.cxi", "--out", "out"], ["text.cxi", "not a result"]),
+    "report into a file": (["report", "folder", "--out", "text.cxi"], ["text.cxi", "expected a folder"]),
+    "unknown map of a report": (
+        ["report", "folder", "--out", "out", "--scale", "b2=1,2"],
+        ["b2", "edge_energy"],
+    ),
     "folder for JSON missing": (["demo", "--no-serve", "--json", "none/a.json"], ["none", "not a folder"]),
 }
 
@@ -162,7 +175,9 @@ def test_a_port_in_use(folder):
     assert not list(folder.rglob("*.nxs"))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["demo", "--help"], ["process", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["demo", "--help"], ["process", "--help"], ["report", "--help"]]
+)
 def test_help_and_version_load_nothing_heavy(arguments):
     """What a shell completes or a person asks for at once must not wait for Numba or Bluesky."""
     code = (
@@ -178,6 +193,29 @@ def test_help_and_version_load_nothing_heavy(arguments):
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("loaded: []\n")
     assert "ptychrome" in done.stdout
+
+
+def test_a_report_of_one_image(tmp_path):
+    """A process of its own, from a result to the page."""
+    axis = 30e-9 * np.arange(12.0)[::-1]
+    transmission = np.exp(-0.1 - 0.5j * (np.hypot(axis, axis[:, None]) < 2e-7))[None].astype(np.complex64)
+    arrays = {
+        "energy": np.array([5480.0]),
+        "y": axis,
+        "x": axis,
+        "object": transmission,
+        "absorbance": -2 * np.log(np.abs(transmission)),
+        "phase": np.angle(transmission),
+    }
+    write_nexus(
+        tmp_path / "star.nxs", Revision("uid-of-star", "star", {"recipe": "live"}, arrays, {}, (), True)
+    )
+    done = run(["report", "star.nxs", "--out", "report"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stderr
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert names == {"report.html", "report.pdf", "summary.csv"}
+    assert "uid-of-star" in (tmp_path / "report" / "summary.csv").read_text()
 
 
 def test_a_missing_command_is_an_error(tmp_path):

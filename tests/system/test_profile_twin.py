@@ -1,10 +1,7 @@
 """profile_twin in a real IPython: a session of two small scans, and what it leaves behind. Takes 35 s."""
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -59,35 +56,16 @@ RE(spectro_ptycho([eiger], dcm, stage, **scan), sample_name="left while it was a
 """
 
 
-def ipython(profile: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "IPython", f"--profile-dir={profile}", "--colors=NoColor", *arguments],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def copy_profile(folder: Path, settings: str) -> Path:
-    """The startup files as they are, with settings of our own; IPython writes its history there too."""
-    profile = folder / "profile_copy"
-    shutil.copytree(PROFILE / "startup", profile / "startup")
-    (profile / "settings.toml").write_text(settings)
-    return profile
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("session")
 
 
 @pytest.fixture(scope="module")
-def session(folder) -> subprocess.CompletedProcess:
+def session(folder, ipython, copy_profile) -> subprocess.CompletedProcess:
     (folder / "fast.toml").write_text(RECIPE)
     (folder / "script.py").write_text(SCRIPT)
-    return ipython(copy_profile(folder, SETTINGS), folder, "script.py")
+    return ipython(copy_profile(PROFILE, folder, SETTINGS), folder, "script.py")
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +120,10 @@ def test_leaving_waits_for_the_analysis(session, found, folder):
         ("seed = \n", "is not valid TOML: Invalid value (at line 1"),
     ],
 )
-def test_a_mistake_in_the_settings_is_one_line_and_leaves_a_shell(tmp_path, settings, complaint):
-    profile = copy_profile(tmp_path, settings)
+def test_a_mistake_in_the_settings_is_one_line_and_leaves_a_shell(
+    tmp_path, ipython, copy_profile, settings, complaint
+):
+    profile = copy_profile(PROFILE, tmp_path, settings)
     done = ipython(profile, tmp_path, "-c", "print('the shell works')")
     assert done.returncode == 0
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("ptychrome: ")]

@@ -1,7 +1,7 @@
 """RunEngine with a memory, Tiled and live analysis; ``progress()`` tells how far the analysis is."""
 # names from before: settings (00-settings.py)
 # ruff: noqa: F821
-# mypy: disable-error-code=name-defined
+# mypy: disable-error-code="name-defined, assignment"
 
 from bluesky.utils import ProgressBarManager
 from databroker import Broker

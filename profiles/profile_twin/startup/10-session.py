@@ -8,7 +8,7 @@ from databroker import Broker
 from ptychrome.profiles.interactive import best_effort_callback, start_session
 from ptychrome.profiles.tiled_server import raw_container
 
-session = start_session(settings)
+session = start_session(settings, stream=settings.stream)
 RE = session.RE
 cat = session.client()
 db = Broker(raw_container(cat))  # the same runs as databroker shows them: db[-1].table()

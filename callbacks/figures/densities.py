@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,7 +17,17 @@ from numpy.typing import NDArray
 
 from ptychrome.analysis.cluster_count import STABLE, StateCount
 from ptychrome.analysis.densities import density
-from ptychrome.callbacks.panels import CLUSTER_COLOURS, INK, axis_label, cluster_colours, robust_limits
+from ptychrome.callbacks.figures.distributions import feature_limits
+from ptychrome.callbacks.figures.images import frame_plot
+from ptychrome.callbacks.figures.layout import page
+from ptychrome.callbacks.figures.style import (
+    CLUSTER_COLOURS,
+    INK,
+    LINES,
+    axis_label,
+    cluster_colours,
+    cluster_markers,
+)
 from ptychrome.callbacks.results import Revision
 from ptychrome.schema import FEATURES, MAPS
 
@@ -26,6 +35,7 @@ MOST_POINTS = 4_000  # in the 3-D scatter: more only cover each other
 CONTOUR = 0.5  # of a state's highest density
 WIDTH_IN = 10.0
 Float = NDArray[np.float64]
+Limits = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -50,25 +60,20 @@ class _Pixels:
     limits: tuple[tuple[float, float], ...]
 
     @classmethod
-    def of(cls, revisions: Sequence[Revision]) -> _Pixels:
-        clustered = [each.arrays for each in revisions if "clusters/label" in each.arrays]
+    def of(cls, revisions: Sequence[Revision], limits: Limits | None) -> _Pixels:
+        clustered = [each for each in revisions if "clusters/label" in each.arrays]
         if not clustered:
             raise ValueError("no clusters to draw; expected at least one result with maps and clusters")
-        label = np.concatenate([arrays["clusters/label"].ravel() for arrays in clustered])
-        found = label >= 0
-        maps = {
-            name: np.concatenate([arrays[f"maps/{name}"].ravel() for arrays in clustered])[found].astype(
-                float
-            )
-            for name in (*FEATURES, "n_v")
-        }
-        limits = []
-        for name in FEATURES:
-            low, high = robust_limits(maps[name])
-            limits.append((low - 0.15 * (high - low), high + 0.15 * (high - low)))
-        features = np.stack([maps[name] for name in FEATURES], axis=1)
-        k = len(clustered[0]["clusters/fractions"])
-        return cls(features, maps["n_v"], label[found], k, tuple(limits))
+        names = ("clusters/label", *(f"maps/{name}" for name in (*FEATURES, "n_v")))
+        label, *maps = (np.concatenate([each.arrays[name].ravel() for each in clustered]) for name in names)
+        *features, n_v = (values[label >= 0].astype(float) for values in maps)
+        return cls(
+            np.stack(features, axis=1),
+            n_v,
+            label[label >= 0],
+            len(clustered[0].arrays["clusters/fractions"]),
+            tuple(limits or (feature_limits(clustered, name) for name in FEATURES)),
+        )
 
     def state_density(self, state: int, axes: Sequence[int]) -> tuple[tuple[Float, ...], Float] | None:
         """Density of one state's atoms, which integrates to its share; None without pixels."""
@@ -92,7 +97,7 @@ def state_count_figure(count: StateCount) -> Figure:
     -------
     Figure
     """
-    figure = _figure(5.6)
+    figure = page(WIDTH_IN, 5.6)
     panels: Sequence[tuple[str, str, Float, Float | None]] = (
         ("elbow", "mean square distance", count.inertia, None),
         ("silhouette: high is good", "silhouette", count.silhouette, None),
@@ -107,8 +112,7 @@ def state_count_figure(count: StateCount) -> Figure:
         ax.errorbar(count.ks, values, sigma, color=CLUSTER_COLOURS[0], marker="o", markersize=4, capsize=3)
         ax.set(xlabel="number of states k", ylabel=label)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_title(title, loc="left", fontsize=11.5)
-        ax.spines[["top", "right"]].set_visible(False)
+        frame_plot(ax, title)
     figure.axes[4].axhline(STABLE, color=INK, linestyle=":", linewidth=1)
     figure.axes[0].set_ylim(bottom=0)
     rule = f"(stability of at least {STABLE:g},\ndotted) the highest silhouette"
@@ -117,7 +121,7 @@ def state_count_figure(count: StateCount) -> Figure:
     return figure
 
 
-def densities_figure(revisions: Sequence[Revision]) -> Figure:
+def densities_figure(revisions: Sequence[Revision], limits: Limits | None = None) -> Figure:
     """Densities of the three features, and of each two of them, over the atoms of all particles.
 
     Above the sum of all states, black, on the states stacked in their colours; below the sum in grey with
@@ -127,6 +131,8 @@ def densities_figure(revisions: Sequence[Revision]) -> Figure:
     ----------
     revisions : sequence of Revision
         Clustered together; those without clusters are left out.
+    limits : sequence of 3 pairs, optional
+        Range of each feature; default: what holds nearly all pixels.
 
     Returns
     -------
@@ -137,7 +143,7 @@ def densities_figure(revisions: Sequence[Revision]) -> Figure:
     ValueError
         If none has clusters.
     """
-    pixels, figure = _Pixels.of(revisions), _figure(6.6)
+    pixels, figure = _Pixels.of(revisions, limits), page(WIDTH_IN, 6.6)
     grid = figure.add_gridspec(2, 3, left=0.075, right=0.985, top=0.92, bottom=0.085, hspace=0.3, wspace=0.32)
     for axis in range(3):
         _draw_density(figure.add_subplot(grid[0, axis]), pixels, axis)
@@ -147,12 +153,12 @@ def densities_figure(revisions: Sequence[Revision]) -> Figure:
     return figure
 
 
-def scatter_figure(revisions: Sequence[Revision]) -> Figure:
+def scatter_figure(revisions: Sequence[Revision], limits: Limits | None = None) -> Figure:
     """Each pixel by its three features, in the colour of its state; paler where N_V is low.
 
     Parameters
     ----------
-    revisions : sequence of Revision
+    revisions, limits
         As for `densities_figure`.
 
     Returns
@@ -164,19 +170,26 @@ def scatter_figure(revisions: Sequence[Revision]) -> Figure:
     ValueError
         See `densities_figure`.
     """
-    pixels, figure = _Pixels.of(revisions), _figure(6.6)
+    pixels, figure = _Pixels.of(revisions, limits), page(WIDTH_IN, 6.6)
     ax: Any = figure.add_axes((0.1, 0.02, 0.78, 0.93), projection="3d", computed_zorder=False)
     low, high = np.array(pixels.limits).T
     shown = np.flatnonzero(((pixels.features > low) & (pixels.features < high)).all(axis=1))
     if shown.size > MOST_POINTS:
         shown = np.random.default_rng(0).choice(shown, MOST_POINTS, replace=False)
-    colours = np.array([to_rgba(colour) for colour in cluster_colours(pixels.k)])[pixels.label[shown]]
-    colours[:, 3] = np.clip(pixels.n_v[shown] / np.percentile(pixels.n_v, 90), 0.15, 0.9)
-    ax.scatter(*pixels.features[shown].T, c=colours, s=9, linewidths=0, depthshade=False, rasterized=True)
-    for name, axis, limits in zip(FEATURES, "xyz", pixels.limits, strict=True):
-        ax.set(**{f"{axis}label": axis_label(name), f"{axis}lim": limits})
-        getattr(ax, f"{axis}axis").labelpad = 8
-        getattr(ax, f"{axis}axis").set_major_locator(MaxNLocator(5))
+    opacity = np.clip(pixels.n_v / np.percentile(pixels.n_v, 90), 0.15, 0.9)
+    for state, (colour, marker) in enumerate(_styles(pixels.k)):
+        own = shown[pixels.label[shown] == state]
+        colours = np.tile(to_rgba(colour), (own.size, 1))
+        colours[:, 3] = opacity[own]
+        ax.scatter(*pixels.features[own].T, c=colours, s=11, marker=marker, linewidths=0, depthshade=False,
+                   rasterized=True)  # fmt: skip
+    for name, axis, bounds in zip(FEATURES, "xyz", pixels.limits, strict=True):
+        ax.set(**{f"{axis}label": axis_label(name), f"{axis}lim": bounds})
+        own_axis = getattr(ax, f"{axis}axis")
+        own_axis.set_rotate_label(False)  # slanted labels would reach into those of the ticks
+        own_axis.label.set_rotation(90 if axis == "z" else 0)
+        own_axis.labelpad = {"x": 22, "y": 30, "z": 10}[axis]
+        own_axis.set_major_locator(MaxNLocator(5))
     ax.view_init(elev=22, azim=-58)
     ax.set_box_aspect(None, zoom=1.0)
     _legend(figure, pixels.k)
@@ -197,7 +210,7 @@ def _draw_density(ax: Axes, pixels: _Pixels, axis: int) -> None:
     ax.set(xlabel=axis_label(FEATURES[axis]), ylabel=ylabel, xlim=pixels.limits[axis])
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.spines[["top", "right"]].set_visible(False)
+    frame_plot(ax, "")
 
 
 def _draw_contours(ax: Axes, pixels: _Pixels, axes: tuple[int, int]) -> None:
@@ -209,22 +222,24 @@ def _draw_contours(ax: Axes, pixels: _Pixels, axes: tuple[int, int]) -> None:
     ax.pcolormesh(x, y, np.sqrt(total.T), cmap="Greys", rasterized=True, shading="nearest")
     colours = cluster_colours(pixels.k)
     for state, (_, values) in densities.items():
-        ax.contour(x, y, values.T, [CONTOUR * values.max()], colors=[colours[state]], linewidths=1.8)
+        ax.contour(x, y, values.T, [CONTOUR * values.max()], colors=[colours[state]], linewidths=1.8,
+                   linestyles=LINES[state % len(LINES)])  # fmt: skip
     ax.set(xlabel=axis_label(FEATURES[axes[0]]), ylabel=axis_label(FEATURES[axes[1]]))
     ax.xaxis.set_major_locator(MaxNLocator(5))
 
 
 def _legend(figure: Figure, k: int) -> None:
     handles = [
-        Line2D([], [], marker="s", linestyle="", color=colour, markersize=8, label=f"state {state}")
-        for state, colour in enumerate(cluster_colours(k))
-    ]
+        Line2D([], [], linestyle=LINES[state % len(LINES)], marker=marker, color=colour, markersize=6,
+               linewidth=1.8, label=f"state {state}")
+        for state, (colour, marker) in enumerate(_styles(k))
+    ]  # fmt: skip
     figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.06, 0.995), ncols=min(k, 8), frameon=False
-    )
+        handles=handles, loc="upper left", bbox_to_anchor=(0.06, 0.995), ncols=min(k, 7), frameon=False,
+        handlelength=2.4,
+    )  # fmt: skip
 
 
-def _figure(height_in: float) -> Figure:
-    figure = Figure(figsize=(WIDTH_IN, height_in), dpi=200, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
+def _styles(k: int) -> list[tuple[Any, str]]:
+    """Colour and marker of each state."""
+    return list(zip(cluster_colours(k), cluster_markers(k), strict=True))

@@ -10,7 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ptychrome.analysis.bulk import BulkSpectrum
-from ptychrome.callbacks.panels import CLUSTER_COLOURS, Scale, View, draw_map, draw_spectra, robust_limits
+from ptychrome.callbacks.figures.clusters import draw_spectra
+from ptychrome.callbacks.figures.images import View, draw_map
+from ptychrome.callbacks.figures.style import CLUSTER_COLOURS, Scale, robust_limits
 from ptychrome.callbacks.results import Revision
 
 LINES = ("-", "--", "-.", ":")

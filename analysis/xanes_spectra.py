@@ -1,0 +1,350 @@
+"""Many spectra ready to be fitted: weighted and padded for the compiled kernel, and what their mean tells."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ptychrome.analysis.scan import DataError
+from ptychrome.analysis.xanes_kernel import fit_pixels
+from ptychrome.analysis.xanes_model import XanesModel, XanesOptions, evaluate
+from ptychrome.analysis.xanes_shapes import ARCTAN, ERROR_FUNCTION
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+Prior = tuple[Float, Float]  # means and inverse variances of the non-linear parameters, (q,) each
+
+# further starts: edge and white line moved, pre-edge peak moved (eV), widths of peaks and edge scaled
+RESTARTS = ((0.0, -0.7, 0.5), (-2.0, 0.0, 1.0), (2.0, 0.7, 0.5))
+CHUNK = 1024  # pixels a thread takes at a time
+SIMD = 8  # columns come in multiples of this
+DETERMINED = 0.3  # largest σ of what counts as known, relative to the signal or to what the bounds allow
+HIGH_WHITE_LINE = (2.0, 0.8)  # heights above both, times the mean's and in edge jumps, are high
+LEASH_EV = 2.0  # centres of a fit that is held close to the mean's
+PHASE_BACKGROUND = 2  # of the phase alone: an offset and a slope
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What the kernel found, parameters in the order of `XanesModel.names`.
+
+    Attributes
+    ----------
+    parameters : (n_pixels, p) float64
+    covariance : (n_pixels, p, p) float32
+        With bounds and priors.
+    cost : (n_pixels,) float64
+        Weighted sum of squares, with priors.
+    converged : (n_pixels,) bool
+    """
+
+    parameters: Float
+    covariance: NDArray[np.float32]
+    cost: Float
+    converged: Bool
+
+    @classmethod
+    def empty(cls, n_pixels: int, n_parameters: int) -> Raw:
+        """Arrays for the kernel to fill."""
+        return cls(
+            np.empty((n_pixels, n_parameters)),
+            np.empty((n_pixels, n_parameters, n_parameters), np.float32),
+            np.empty(n_pixels),
+            np.empty(n_pixels, dtype=np.bool_),
+        )
+
+    def arrays(self) -> tuple[NDArray, ...]:
+        """All of them, in the kernel's order."""
+        return self.parameters, self.covariance, self.cost, self.converged
+
+    def of(self, pixels: NDArray[np.intp]) -> Raw:
+        """A copy for some pixels."""
+        return Raw(*(array[pixels] for array in self.arrays()))
+
+    def keep_better(self, pixels: NDArray[np.intp], again: Raw) -> None:
+        """Take other fits of some pixels where they cost less, or converged and hardly cost more."""
+        cost, converged = self.cost[pixels], self.converged[pixels]
+        better = again.cost < cost * np.where(converged | ~again.converged, 1 - 1e-6, 1.01)
+        for old, new in zip(self.arrays(), again.arrays(), strict=True):
+            old[pixels[better]] = new[better]
+
+    def widen(self, other: Raw, delta_chi2: Float) -> None:
+        """Let the covariance cover other parameters that are nearly as likely, in place.
+
+        Where curvature held, parameters at a distance d would cost Δχ² = d²/σ²: a σ² below d²/(1 + Δχ²) is
+        too small, and d dᵀ/(1 + Δχ²) is added.
+
+        Parameters
+        ----------
+        other : Raw
+        delta_chi2 : (n_pixels,) float64
+            χ² of `other` less this one's.
+        """
+        away = other.parameters - self.parameters
+        step = away / np.sqrt(1.0 + np.maximum(delta_chi2, 0.0))[:, None]
+        small = np.any(step**2 > np.diagonal(self.covariance, axis1=1, axis2=2), axis=1) & other.converged
+        self.covariance[small] += step[small, :, None] * step[small, None, :]
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Spectra on the energies measured so far.
+
+    Attributes
+    ----------
+    model : XanesModel
+    energy : (m,) float64, eV
+        The `n_energy` measured ones, padded.
+    n_energy : int
+    values : (n_pixels, m) or (n_pixels, 2 m) float64
+        Absorbance, or absorbance and phase, times root weight.
+    root_weight : (n_pixels, m) or (n_pixels, 2 m) float64
+        Zero where missing, and in the padding.
+    kept : (n,) bool
+        Which of the given energies these are.
+    weight : (m,) float64
+        Relative weight of the energies.
+    """
+
+    model: XanesModel
+    energy: Float
+    n_energy: int
+    values: Float
+    root_weight: Float
+    kept: Bool
+    weight: Float
+
+    @classmethod
+    def prepare(
+        cls, energy_eV: ArrayLike, absorbance: ArrayLike, weights: ArrayLike | None, model: XanesModel
+    ) -> Spectra:
+        """From what `fit_xanes` is given; see there for the errors raised."""
+        energy, values = np.asarray(energy_eV, dtype=float), np.asarray(absorbance, dtype=float)
+        if values.ndim != 2 or values.shape[1:] != energy.shape:
+            raise DataError(f"absorbance: expected shape (n_pixels, {energy.size}), got {values.shape}")
+        weight = np.ones(energy.size) if weights is None else np.asarray(weights, dtype=float)
+        if weight.shape != energy.shape or not np.all(weight >= 0):
+            raise DataError(f"weights: expected {energy.size} numbers ≥ 0, got shape {weight.shape}")
+        kept = np.isfinite(energy) & np.isfinite(values).any(axis=0) & (weight > 0)
+        if not kept.any():
+            raise DataError("absorbance: expected at least one finite spectrum, got none")
+        padding = -int(kept.sum()) % SIMD
+        padded = np.pad(energy[kept], (0, padding), mode="edge")
+        weight = np.pad(weight[kept], (0, padding))
+        n_energy = padded.size - padding
+        return cls(model, padded, n_energy, *_weighted(values[:, kept], np.sqrt(weight)), kept, weight)
+
+    def with_phase(self, phase: ArrayLike, ratio: Float) -> Spectra:
+        """The same with the phase beside the absorbance.
+
+        Parameters
+        ----------
+        phase : (n_pixels, n) float, rad
+        ratio : (n_pixels,) float64
+            Noise of the absorbance over that of the phase.
+        """
+        given = np.asarray(phase, dtype=float)
+        if given.shape != (len(self.values), self.kept.size):
+            raise DataError(
+                f"phase: expected shape ({len(self.values)}, {self.kept.size}), got {given.shape}"
+            )
+        values, root = _weighted(given[:, self.kept], np.sqrt(self.weight) * ratio[:, None])
+        return replace(
+            self, values=np.hstack([self.values, values]), root_weight=np.hstack([self.root_weight, root])
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether no energy is missing."""
+        return bool(self.kept.all())
+
+    @property
+    def extra_linear(self) -> int:
+        """Linear unknowns beside the model's."""
+        return PHASE_BACKGROUND if self.values.shape[1] > self.energy.size else 0
+
+    def constants(self) -> Float:
+        """Linear shapes that do not change: the constant of μt, offset and slope of the phase."""
+        if not self.extra_linear:
+            return np.ones((1, self.energy.size))
+        offset = (self.energy - self.model.edge_energy_eV) / max(float(np.ptp(self.energy)), 1.0)
+        rows = np.zeros((1 + PHASE_BACKGROUND, self.values.shape[1]))
+        rows[0, : self.energy.size] = 1.0
+        rows[1:, self.energy.size :] = offset ** np.arange(PHASE_BACKGROUND)[:, None]
+        return rows
+
+    def solve(
+        self, start: Float, variance: Float, prior: Prior, options: XanesOptions, iterations: int
+    ) -> Raw:
+        """Run the kernel in threads over chunks of pixels (it holds no Python lock)."""
+        model, n_pixels = self.model, len(self.values)
+        _, low, high = model.intervals()
+        raw, start, fixed = (
+            Raw.empty(n_pixels, len(model.names)),
+            np.ascontiguousarray(start),
+            self.constants(),
+        )
+        falloff = model.step_falloff(self.energy)
+        edge_kind = ERROR_FUNCTION if model.edge_shape == "erf" else ARCTAN
+        place = np.concatenate([model.linear[1:], [0], np.full(self.extra_linear, -1), model.shape])
+
+        def run(first: int) -> None:
+            part = slice(first, first + CHUNK)
+            fit_pixels(
+                self.energy, falloff, edge_kind, fixed, place, self.root_weight[part], self.values[part],
+                variance[part], start[part], low, high, *prior, iterations, options.tolerance,
+                *(array[part] for array in raw.arrays()),
+            )  # fmt: skip
+
+        firsts = range(0, n_pixels, CHUNK)
+        with ThreadPoolExecutor(options.workers or len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(run, firsts))
+        return raw
+
+    def mean(self) -> Spectra:
+        """The mean spectrum; thick pixels count more, so that stray vacuum does not dilute it."""
+        thickness = np.maximum(self.values[:, : self.energy.size].sum(axis=1), 0.0)
+        thickness = thickness if thickness.sum() > 0 else np.ones_like(thickness)
+        norm = np.einsum("p,pj,pj->j", thickness, self.root_weight, self.root_weight)
+        total = np.einsum("p,pj,pj->j", thickness, self.root_weight, self.values)
+        root = self.root_weight.max(axis=0)
+        values = root * np.divide(total, norm, out=np.zeros_like(total), where=norm > 0)
+        return replace(self, values=values[None], root_weight=root[None])
+
+    def best_of_many(self, options: XanesOptions) -> Float:
+        """Parameters (p,) of the one spectrum held: the best of several starts."""
+        nominal, low, high = self.model.intervals()
+        starts = np.repeat(nominal[None], 24, axis=0)
+        starts[:, 0] = np.repeat(np.linspace(low[0] + 2.0, high[0] - 2.0, 6), 4)
+        starts[:, 1] *= np.tile([0.6, 1.4], 12)
+        starts[:, 4:6] += np.tile([[0.0, 0.0], [0.0, 0.0], [12.0, 6.0], [12.0, 6.0]], (6, 1))[
+            :, : nominal.size - 4
+        ]
+        many = replace(
+            self,
+            values=np.repeat(self.values, 24, axis=0),
+            root_weight=np.repeat(self.root_weight, 24, axis=0),
+        )
+        # the bounds as priors only keep what is not yet measured in place: 1e-3 of the signal is loose
+        variance = np.full(24, max(1e-6 * self.signal**2, 1e-18))
+        raw = many.solve(starts, variance, (nominal, 12.0 / (high - low) ** 2), options, 300)
+        return raw.parameters[int(np.argmin(raw.cost))]
+
+    @property
+    def signal(self) -> float:
+        """Highest minus lowest absorbance."""
+        return float(np.ptp(self.values[:, : self.n_energy]))
+
+    def residual_noise(self, mean: Float) -> float:
+        """Median over pixels of the rms residual of the mean's shapes, their amplitudes free."""
+        energy, values = self.energy[: self.n_energy], self.values[:, : self.n_energy]
+        shapes = [np.ones(energy.size)]
+        for amplitude in self.model.linear[1:]:
+            unit = np.where(np.arange(mean.size) == amplitude, 1.0, mean)
+            unit[np.setdiff1d(self.model.linear, amplitude)] = 0.0
+            shapes.append(evaluate(self.model, unit, energy))
+        basis = np.array(shapes).T
+        amplitudes = np.linalg.lstsq(basis, values.T, rcond=1e-10)[0]
+        free = max(energy.size - basis.shape[1], 1)
+        noise = np.sqrt(np.sum((values.T - basis @ amplitudes) ** 2, axis=0) / free)
+        return max(float(np.median(noise)), 1e-9)
+
+    def determined(self, mean: Float, noise: float, options: XanesOptions) -> Bool:
+        """Which parameters (p,) the energies of the one spectrum held determine, at the noise of one pixel.
+
+        An amplitude must be known better than a part of the signal, the edge energy better than a part of
+        what its bounds allow; the edge's width follows its energy, a peak's shape its amplitude (σ tells
+        the rest). The question is put to the energies: where there is a signal its noise counts as ≤ 1/20.
+        """
+        _, low, high = self.model.intervals()
+        noise = min(noise, self.signal / 20.0) if self.signal > 5.0 * noise else noise
+        zero = np.zeros(low.size)
+        raw = self.solve(mean[None, self.model.shape], np.array([noise**2]), (zero, zero), options, 0)
+        sigma = np.sqrt(np.diagonal(raw.covariance[0]))
+        known = sigma < DETERMINED * self.signal
+        known[2] = sigma[2] < DETERMINED * (high[0] - low[0]) / np.sqrt(12.0)
+        known[3] = known[2]
+        known[4:] = np.repeat(known[4::3], 3)
+        return known
+
+    def retry(self, raw: Raw, variance: Float, mean: Float, prior: Prior, options: XanesOptions) -> None:
+        """Further starts where a fit is suspicious, the first also where it is at a bound; keep the best.
+
+        Suspicious: not converged, a negative peak, a white line far above that of the `mean` (p,), or a cost
+        far above the median (relative, since eq. (1) never describes measured spectra within their noise).
+        Where the white line stays high, edge and white line may have changed places: one more fit is held
+        close to the mean, and what it loses in likelihood tells how well the best is known.
+        """
+        shape = self.model.shape
+        slow = np.flatnonzero(~raw.converged)
+        again = self._part(slow, raw.parameters[slow][:, shape], variance, prior, options)
+        raw.keep_better(slow, again)
+        lost = _suspicious(raw, variance) | _high_white_line(raw, mean, self.model)
+        pixels = np.flatnonzero(lost | _at_bound(raw, self.model))
+        for edge_shift, peak_shift, width in RESTARTS:
+            start = mean[shape].copy()
+            start[[0, *range(4, start.size, 2)]] += edge_shift
+            start[2:3] += peak_shift
+            start[1::2] *= width
+            raw.keep_better(pixels, self._part(pixels, start, variance, prior, options))
+            pixels = np.flatnonzero(lost)
+        pixels = np.flatnonzero(_high_white_line(raw, mean, self.model))
+        best, held = raw.of(pixels), mean_prior(self.model, mean, LEASH_EV, 1.0)
+        leashed = self._part(pixels, mean[shape], variance, held, options)
+        chi2 = [
+            found.cost / variance[pixels]
+            - np.sum(strength * (found.parameters[:, shape] - centre) ** 2, axis=1)
+            for found, (centre, strength) in ((leashed, held), (best, prior))
+        ]
+        best.widen(leashed, chi2[0] - chi2[1])
+        raw.covariance[pixels] = best.covariance
+
+    def _part(
+        self, pixels: NDArray[np.intp], start: Float, variance: Float, prior: Prior, options: XanesOptions
+    ) -> Raw:
+        """Fit of some pixels, from one start (q,) or one each (n, q), with three times the iterations."""
+        part = replace(self, values=self.values[pixels], root_weight=self.root_weight[pixels])
+        starts = np.broadcast_to(start, (pixels.size, start.shape[-1]))
+        return part.solve(starts, variance[pixels], prior, options, 3 * options.max_iterations)
+
+
+def mean_prior(model: XanesModel, mean: Float, centre_eV: float, width_relative: float) -> Prior:
+    """Gaussian priors around the shapes of the mean's parameters (p,): centres in eV, widths relative."""
+    centre = mean[model.shape]
+    spread = np.where(np.arange(centre.size) % 2 == 0, centre_eV, width_relative * centre)
+    return centre, 1.0 / spread**2
+
+
+def _suspicious(raw: Raw, variance: Float) -> Bool:
+    cost, peaks = raw.cost / variance, raw.parameters[:, 4::3]
+    return ~raw.converged | (peaks < 0).any(axis=1) | (cost > 1.6 * np.median(cost))
+
+
+def _high_white_line(raw: Raw, mean: Float, model: XanesModel) -> Bool:
+    """Where a Lorentzian after the first is far higher, per edge jump, than in the mean's parameters (p,)."""
+    high, jump = np.zeros(len(raw.cost), dtype=np.bool_), raw.parameters[:, 1]
+    for amplitude in model.linear[3:]:
+        usual = mean[amplitude] / mean[1] if mean[1] > 0 else 0.0
+        limit = max(HIGH_WHITE_LINE[0] * usual, HIGH_WHITE_LINE[1])
+        high |= raw.parameters[:, amplitude] > limit * jump
+    return high
+
+
+def _at_bound(raw: Raw, model: XanesModel) -> Bool:
+    shape, (_, low, high) = raw.parameters[:, model.shape], model.intervals()
+    stuck: Bool = np.logical_or(shape <= low, shape >= high)
+    return np.asarray(stuck.any(axis=1))
+
+
+def _weighted(values: Float, root_weight: Float) -> tuple[Float, Float]:
+    """Values times root weight and the weights, both zero where missing and padded like the weights."""
+    shape = (len(values), root_weight.shape[-1])
+    weighted, root = np.zeros(shape), np.zeros(shape)
+    part, finite = slice(values.shape[1]), np.isfinite(values)
+    np.multiply(values, root_weight[..., part], out=weighted[:, part], where=finite)
+    np.copyto(root[:, part], root_weight[..., part], where=finite)
+    return weighted, root
