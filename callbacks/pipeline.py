@@ -226,6 +226,7 @@ class Pipeline:
         self._publish(run, changed)
         run.shown(jobs)
         self._begin_check(run)
+        self._on_status(run.status())  # only now may the run be finished
 
     def _conclude_refinement(self, run: RunAnalysis, task: Refinement, future: Future) -> None:
         """The maps follow when the round is over; an energy that fails stays as it was."""

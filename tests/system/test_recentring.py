@@ -89,5 +89,6 @@ def test_the_focus_of_the_mirrors_is_found(session, true_m):
     guess = {"fwhm_m": 300e-9, "fwhm_energy_eV": 5420.0, "defocus_m": true_m + 0.1e-3}
     session.RE(align_focus([beamline.eiger], beamline.dcm, beamline.stage, probe=guess))
     focus = measure_focus(session)
-    print(focus)
-    assert focus.defocus_m == pytest.approx((true_m, true_m), abs=30e-6)
+    # half of what the guess is off, of a depth of focus of 1 mm: after so few sweeps 40 µm are left
+    assert focus.defocus_m == pytest.approx((true_m, true_m), abs=50e-6)
+    assert focus.fwhm_m == pytest.approx((300e-9, 300e-9), rel=0.05)  # as of the calculated probe
