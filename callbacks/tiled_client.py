@@ -79,6 +79,7 @@ def _own_classes() -> Any:
 
     That copy shares its content with Tiled's global one; of this it does not.
     """
+    from bluesky_tiled_plugins import BlueskyRun
     from tiled.client.container import DEFAULT_STRUCTURE_CLIENT_DISPATCH, Container
     from tiled.utils import OneShotCachedMap
 
@@ -89,4 +90,5 @@ def _own_classes() -> Any:
     Container.discover_clients_from_entrypoints()
     classes = Classes()
     classes.__setstate__(dict(DEFAULT_STRUCTURE_CLIENT_DISPATCH["numpy"].__getstate__()))
+    classes.set("BlueskyRun", lambda: BlueskyRun)  # Tiled's may have been changed already
     return classes
