@@ -198,10 +198,11 @@ class Pipeline:
         task.run.outstanding -= 1
         task.run.started -= 1
         task.conclude(future)
-        self._on_status(task.run.status())
-        if self._finished.empty():
-            for run in [run for run in self._runs if run.concluded]:
-                self._revise(run)
+        revised = [run for run in self._runs if run.concluded] if self._finished.empty() else []
+        for run in revised:
+            self._revise(run)
+        for run in dict.fromkeys([task.run, *revised]):  # what is told to be done is in the sinks
+            self._on_status(run.status())
 
     def _conclude_energy(self, run: RunAnalysis, job: EnergyJob, future: Future) -> None:
         try:
@@ -226,7 +227,6 @@ class Pipeline:
         self._publish(run, changed)
         run.shown(jobs)
         self._begin_check(run)
-        self._on_status(run.status())  # only now may the run be finished
 
     def _conclude_refinement(self, run: RunAnalysis, task: Refinement, future: Future) -> None:
         """The maps follow when the round is over; an energy that fails stays as it was."""
