@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import caproto
-from caproto.asyncio.server import Context
+from caproto.asyncio.server import Context, VirtualCircuit
+from caproto.server.common import DisconnectedCircuit
 
 from ptychrome.devices.bragg import bragg_angle_deg, bragg_energy_eV, fixed_exit_gap_mm
 from ptychrome.devices.clock import Clock
@@ -145,8 +146,33 @@ class SimulatedIOC:
         return exposure
 
 
+class _Circuit(VirtualCircuit):
+    """A client's connection that survives what was on its way, either way, when a channel was closed.
+
+    caproto lets the exception end the task that serves this client, which then hangs.
+    """
+
+    async def _command_queue_iteration(self, command: Any) -> Any:
+        with contextlib.suppress(KeyError):  # the request is for a channel that is gone
+            return await super()._command_queue_iteration(command)
+
+    async def send(self, *commands: Any) -> None:
+        if not self.connected:
+            return
+        buffers: list[Any] = []
+        for command in commands:
+            with contextlib.suppress(KeyError, caproto.LocalProtocolError):
+                buffers += self.circuit.send(command)
+        try:
+            await self._send_buffers(*buffers)
+        except (OSError, caproto.CaprotoNetworkError) as error:
+            raise DisconnectedCircuit(f"Circuit disconnected: {error}") from error
+
+
 class _Server(Context):
     """caproto's server, which can hide some of its records as if their IOC were off."""
+
+    CircuitClass = _Circuit
 
     def __init__(self, ioc: SimulatedIOC) -> None:
         super().__init__(ioc.database, [HOST])

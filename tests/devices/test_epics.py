@@ -3,6 +3,8 @@
 import h5py
 import numpy as np
 import pytest
+from epics import get_pv
+from epics.ca import get as ca_get
 
 from ptychrome.devices import epics, simulated
 from ptychrome.devices.bragg import bragg_angle_deg, fixed_exit_gap_mm
@@ -182,3 +184,27 @@ def test_devices_that_are_off_line_are_named_with_their_records(connect, ca, sim
     assert f"{ca.kb.prefix}V:Pitch.RBV" in offline["kb"]
     simulate("Offline", "")
     assert ca.wait(DEADLINE_S) == {}
+
+
+def test_client_that_asks_while_records_go_off_line_is_still_served(ca, simulate, until):
+    """Requests and answers cross the disconnection on their way."""
+    records = [
+        get_pv(f"{ca.kb.prefix}{mirror}:{axis}.RBV")
+        for mirror in "VH"
+        for axis in ("Pitch", "Bend", "Stripe")
+    ]
+    until(lambda: all(record.connected for record in records), "the mirrors' records")
+    offline = get_pv(f"{ca.kb.prefix.removesuffix('KB:')}Sim:Offline")
+    assert offline.wait_for_connection(DEADLINE_S)
+    for _ in range(2):
+        offline.put("KB", wait=False)
+
+        def ask():
+            for record in records:
+                if record.connected:
+                    ca_get(record.chid, wait=False)
+            return not any(record.connected for record in records)
+
+        until(ask, "mirrors that are off-line")
+        simulate("Offline", "")
+        until(lambda: all(record.connected for record in records), "mirrors that are back")
