@@ -56,6 +56,8 @@ class DetectorSite:
         Of the pixel mask in the files, "" where there is none (flagged pixels are left out anyhow).
     patience_s : float
         How long beyond the exposure a frame may take to be in the file.
+    retries : int
+        How often a frame that did not come is taken again, at the same position.
     """
 
     shape: tuple[int, int]
@@ -66,6 +68,7 @@ class DetectorSite:
     roi_origin: tuple[int, int] | None = None
     mask_dataset: str = ""
     patience_s: float = 5.0
+    retries: int = 1
 
 
 class FrameWriter(HDF5Plugin_V34):
@@ -117,7 +120,7 @@ class EpicsEiger(FileDetector):
         self._site = site
         self._energy = energy
         self._news = threading.Condition()
-        self._written = self._triggered = 0
+        self._written = self._taken = 0
         self._lost: str | None = None
         self._exposure_s = 0.0
 
@@ -151,7 +154,7 @@ class EpicsEiger(FileDetector):
             self._put_and_see(self.cam.acquire, 1, "arm")
             # run=False: what was heard last is the number of frames of the file before
             self.hdf1.num_captured.subscribe(self._on_written, run=False)
-            self._written, self._triggered, self._lost = int(self.hdf1.num_captured.get()), 0, None
+            self._written, self._taken, self._lost = int(self.hdf1.num_captured.get()), 0, None
         except Exception:
             self.unstage()
             raise
@@ -257,26 +260,40 @@ class EpicsEiger(FileDetector):
         super()._end()
 
     def _take(self) -> int:
-        if self._lost:
-            raise DetectorError(self._lost)
-        wanted = self._triggered + 1
+        for retries_left in reversed(range(self._site.retries + 1)):
+            self._trigger_once()
+            if self._written <= self._taken and retries_left:
+                self.log.warning("%s: frame %d did not come; it is taken again", self.name, self._taken)
+                # what was late is in the file when the series has ended, and nothing comes after that
+                self._put_and_see(self.cam.acquire, 0, "stop")
+                self._put_and_see(self.cam.acquire, 1, "arm")
+            if self._written > self._taken:
+                break
+        self._refuse_unless(self._taken + 1)
+        self._taken += 1
+        return self._taken - 1
+
+    def _trigger_once(self) -> None:
+        """Take one frame, and wait until it is in the file or late."""
+        self._refuse_unless(self._taken)
         self.cam.special_trigger_button.put(1, wait=False)
         with self._news:
             limit_s = self._exposure_s + self._site.patience_s
-            self._news.wait_for(lambda: self._written >= wanted or self._closing.is_set(), limit_s)
-            written = self._written
-        if self._closing.is_set() and written < wanted:
+            self._news.wait_for(lambda: self._written > self._taken or self._closing.is_set(), limit_s)
+        if self._closing.is_set() and self._written <= self._taken:
             raise self._cut_short()
-        if written != wanted:
-            # which frame belongs to which position can no longer be told: nothing more goes to this file
+
+    def _refuse_unless(self, expected: int) -> None:
+        """Stop for good where it can no longer be told which frame belongs to which position."""
+        if self._written != expected and not self._lost:
             self._lost = (
-                f"{self.name}: {written} frames in the file after {wanted} triggers ({limit_s:g} s after the "
-                "last); a frame was lost, or something else triggers. The frames so far are good; look at "
-                "the detector and its DroppedArrays, then scan again"
+                f"{self.name}: {self._written} frames in the file, expected {expected} "
+                f"({self._site.patience_s:g} s after the last exposure, {self._site.retries} retries); "
+                "a frame was lost, or something else triggers. The frames so far are good; look at the "
+                "detector and its DroppedArrays, then scan again"
             )
+        if self._lost:
             raise DetectorError(self._lost)
-        self._triggered = wanted
-        return wanted - 1
 
     def _source(self) -> str:
         return f"PV:{self.prefix}HDF1:FullFileName_RBV"

@@ -159,4 +159,5 @@ def _site(settings: EigerSettings, frames: Path) -> DetectorSite:
         roi_origin=settings.roi_origin,
         mask_dataset=settings.mask_dataset,
         patience_s=settings.patience_s,
+        retries=settings.retries,
     )

@@ -12,6 +12,7 @@ from ptychrome.schema import PositiveFloat, ProbeModel
 
 Pixels = Annotated[int, Field(gt=0)]
 Pixel = Annotated[int, Field(ge=0)]
+Retries = Annotated[int, Field(ge=0, le=10)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Record = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\S+$")]
 
@@ -90,6 +91,7 @@ class EigerSettings(_Section):
     read_directory: Path | None = None
     mask_dataset: str = ""
     patience_s: PositiveFloat = 5.0
+    retries: Retries = 1
 
     @model_validator(mode="after")
     def _one_folder(self) -> EigerSettings:

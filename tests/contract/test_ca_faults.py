@@ -212,16 +212,28 @@ def test_motor_that_does_not_arrive_stops_the_scan(
     assert check_frames(documents) == (2 if target is ca.stage.x else 4)
 
 
-@pytest.mark.parametrize(("fault", "value"), [("DropFrames", 1), ("Hang", 1)])
+@pytest.mark.parametrize(("retries", "lost"), [(1, 1), (3, 3)])
+def test_missing_frame_is_taken_again(RE, documents, connect, ca, as_found, simulate, caplog, retries, lost):
+    """At the same position; the events refer to the frames that are in the file."""
+    impatient = connect(eiger={"patience_s": 2.0, "retries": retries})
+    RE.preprocessors.append(at("trigger", 13, lambda: simulate("DropFrames", lost)))
+    RE(scan(impatient))
+    check_complete(documents)
+    told = [record.getMessage() for record in caplog.records if "is taken again" in record.getMessage()]
+    assert len(told) == lost
+    assert "eiger: frame 4 did not come" in told[0]
+
+
+@pytest.mark.parametrize(("fault", "value"), [("DropFrames", 2), ("Hang", 1)])
 def test_missing_frame_stops_the_scan(RE, documents, connect, ca, as_found, simulate, fault, value):
-    """A detector that gives no frame: after exposure and patience the scan ends, the frames so far good."""
+    """A detector that gives no frame: after as many retries the scan ends, the frames so far good."""
     impatient = connect(eiger={"patience_s": 2.0})
 
     RE.preprocessors.append(at("trigger", 13, lambda: simulate(fault, value)))
     with pytest.raises(FailedStatus) as failure:
         RE(scan(impatient))
     cause = str(failure.value.__cause__)
-    assert "eiger: 4 frames in the file after 5 triggers" in cause
+    assert "eiger: 4 frames in the file, expected 5" in cause
     assert "look at the detector" in cause
     assert documents.stop["exit_status"] == "fail"
     assert check_frames(documents) == 4
