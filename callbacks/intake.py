@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,13 +29,27 @@ class IntakeError(ValueError):
 
 @dataclass(frozen=True)
 class FrameFile:
-    """Where frames lie: one HDF5 file with its static arrays (paths of datasets, None where absent)."""
+    """Where frames lie: one HDF5 file with its static arrays (paths of datasets, None where absent).
+
+    Attributes
+    ----------
+    path, dataset
+        The frames.
+    mask, dark, probe
+        Datasets of the static arrays.
+    master : Path or None
+        The file that has them, where it is another one.
+    window : (int, int, int, int) or None
+        First and last + 1 row, then column, of what counts of the stored frames and of the mask; None: all.
+    """
 
     path: Path
     dataset: str
     mask: str | None = None
     dark: str | None = None
     probe: str | None = None
+    master: Path | None = None
+    window: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +148,15 @@ class Intake:
                 for kind, suffix in suffixes.items():
                     value = device["data"].get(f"{self.metadata.keys.image}_{suffix}")
                     static[kind] = value or static[kind]
-        return FrameFile(Path(unquote(urlparse(doc["uri"]).path)), doc["parameters"]["dataset"], **static)
+        parameters = doc["parameters"]
+        master, window = parameters.get("master"), parameters.get("slice")
+        return FrameFile(
+            local_path(doc["uri"]),
+            parameters["dataset"],
+            master=local_path(master) if master else None,
+            window=_window(window) if window else None,
+            **static,
+        )
 
     def _take_frames(self, doc: Mapping[str, Any]) -> list[EnergyJob]:
         file = self._files[doc["stream_resource"]]
@@ -185,3 +208,19 @@ class Intake:
             i0=np.array([event[keys.i0] for event in events], dtype=float) if keys.i0 else None,
             complete=len(numbers) >= self.metadata.positions_per_energy[index],
         )
+
+
+def local_path(uri: str) -> Path:
+    """The file that a document names."""
+    return Path(unquote(urlparse(uri).path))
+
+
+def _window(text: str) -> tuple[int, int, int, int]:
+    """Bounds of rows and columns in a slice such as ``":,387:643,405:661"``."""
+    found = re.fullmatch(r":,(\d+):(\d+),(\d+):(\d+)", text)
+    if found is None:
+        raise IntakeError(
+            f"the frames are a slice {text!r}; expected all frames, rows and columns: ':,a:b,c:d'"
+        )
+    top, bottom, left, right = map(int, found.groups())
+    return top, bottom, left, right

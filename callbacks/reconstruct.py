@@ -191,6 +191,8 @@ def _read(
     file: FrameFile, indices: list[int]
 ) -> tuple[NDArray, NDArray | None, NDArray | None, NDArray | None]:
     """The frames of `indices`, in that order, then mask, dark and start probe."""
+    top, bottom, left, right = file.window or (None,) * 4
+    window = (..., slice(top, bottom), slice(left, right))
     try:
         with h5py.File(file.path, "r", swmr=True, locking=False) as handle:
             dataset = handle[file.dataset]
@@ -202,15 +204,17 @@ def _read(
                     f"frame {wanted[-1]} was announced"
                 )
             contiguous = wanted[-1] - wanted[0] + 1 == len(wanted)
-            read = dataset[wanted[0] : wanted[-1] + 1] if contiguous else dataset[wanted]
+            which = slice(wanted[0], wanted[-1] + 1) if contiguous else wanted
+            read = dataset[(which, *window[1:])]
             stack = np.empty_like(read)
             stack[order] = read
-            static = [
+        with h5py.File(file.master or file.path, "r", swmr=True, locking=False) as handle:
+            mask, dark, probe = (
                 None if path is None else handle[path][()] for path in (file.mask, file.dark, file.probe)
-            ]
+            )
     except (OSError, KeyError) as error:
         raise DataError(f"{file.path}: cannot read {file.dataset}: {error}") from error
-    mask, dark, probe = static
+    mask, dark = (None if array is None else array[window] for array in (mask, dark))
     if probe is not None:
         probe = np.reshape(probe, (-1, *probe.shape[-2:])).astype(np.complex64)
     return stack, mask, dark, probe

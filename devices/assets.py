@@ -13,7 +13,7 @@ Document = dict[str, Any]
 
 
 class FrameAssets:
-    """Announces every frame of one file or series exactly once, also when a scan is paused and rewound.
+    """Announces every frame of files or of a series exactly once, also when a scan is paused and rewound.
 
     The RunEngine drops documents that it has collected when a pause comes between the reading of a
     detector and the saving of the event. It fills ``run_start`` and ``descriptor`` in place into those
@@ -29,45 +29,71 @@ class FrameAssets:
     dataset : str
         The frames in it, shape (n, ny, nx).
     frame_shape : (ny, nx)
+    **parameters
+        More for the ``parameters`` of the stream_resource documents, or other than by default: ``swmr``
+        is true, for a file that grows while it is read.
     """
 
-    def __init__(self, data_key: str, place: Path | int, dataset: str, frame_shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        data_key: str,
+        place: Path | int,
+        dataset: str,
+        frame_shape: tuple[int, int],
+        **parameters: Any,
+    ) -> None:
+        self._data_key = data_key
+        self._parameters: Document = {
+            "dataset": dataset,
+            "chunk_shape": [1, *frame_shape],
+            "join_method": "stack",
+            "swmr": True,
+            **parameters,
+        }
+        self._place = place
+        self._resource = self._resource_of(place)
+        self._waiting: list[tuple[Document, Document]] = []  # stream_resource, stream_datum
+
+    def _resource_of(self, place: Path | int, **parameters: Any) -> Document:
         if isinstance(place, Path):
-            mimetype, series = "application/x-hdf5", {}
-            uri = place.resolve().as_uri().replace("file://", "file://localhost", 1)
+            mimetype, series, uri = "application/x-hdf5", {}, file_uri(place)
         else:
             mimetype, series, uri = STREAM_MIMETYPE, {"series": place}, f"simplon://localhost/{place}"
-        self._resource: Document = {
+        return {
             "uid": str(uuid.uuid4()),
-            "data_key": data_key,
+            "data_key": self._data_key,
             "mimetype": mimetype,
             "uri": uri,
-            "parameters": {
-                "dataset": dataset,
-                "chunk_shape": [1, *frame_shape],
-                "join_method": "stack",
-                "swmr": True,
-                **series,
-            },
+            "parameters": {**self._parameters, **parameters, **series},
         }
-        self._waiting: list[Document] = []
+
+    def turn_to(self, place: Path, **parameters: Any) -> None:
+        """The frames to come lie in this file; `parameters` differ from those of the file before."""
+        if place != self._place:
+            self._place, self._resource = place, self._resource_of(place, **parameters)
 
     def add(self, index: int) -> None:
         """A frame lies at `index` of the dataset."""
-        self._waiting.append(
-            {
-                "uid": f"{self._resource['uid']}/{index}",
-                "stream_resource": self._resource["uid"],
-                "descriptor": "",
-                "indices": {"start": index, "stop": index + 1},
-                "seq_nums": {"start": 0, "stop": 0},
-            }
-        )
+        datum = {
+            "uid": f"{self._resource['uid']}/{index}",
+            "stream_resource": self._resource["uid"],
+            "descriptor": "",
+            "indices": {"start": index, "stop": index + 1},
+            "seq_nums": {"start": 0, "stop": 0},
+        }
+        self._waiting.append((self._resource, datum))
 
     def collect(self) -> Iterator[tuple[str, Document]]:
         """Documents, as (name, document), of all frames that no event has taken yet."""
-        self._waiting = [datum for datum in self._waiting if not datum["descriptor"]]
-        if self._waiting and "run_start" not in self._resource:
-            yield "stream_resource", self._resource
-        for datum in self._waiting:
+        self._waiting = [pair for pair in self._waiting if not pair[1]["descriptor"]]
+        handed_over: set[str] = set()
+        for resource, datum in self._waiting:
+            if "run_start" not in resource and resource["uid"] not in handed_over:
+                handed_over.add(resource["uid"])
+                yield "stream_resource", resource
             yield "stream_datum", datum
+
+
+def file_uri(path: Path) -> str:
+    """How documents name a file."""
+    return path.resolve().as_uri().replace("file://", "file://localhost", 1)

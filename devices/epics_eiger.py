@@ -27,7 +27,9 @@ from ptychrome.devices.frame_file import DATA_DATASET
 INTERNAL_SERIES, YES = 0, 1
 STREAM_SOURCE = 2  # DataSource: None, FileWriter, Stream
 STREAM_TO_FILE = 2  # FileWriteMode: Single, Capture, Stream
-MANY_TRIGGERS = 1_000_000  # more than any run has; disarming ends the series
+MANY_TRIGGERS = (
+    100_000  # more than any run has, and few enough for ADEiger's list of files; disarming ends it
+)
 
 
 class DetectorError(RuntimeError):
@@ -150,30 +152,57 @@ class EpicsEiger(FileDetector):
         staged = super().stage()
         try:
             self._check()
-            self._put_and_see(self.hdf1.capture, 1, "open its file")
-            self._put_and_see(self.cam.acquire, 1, "arm")
+            self._open_file()
+            self._arm()
             # run=False: what was heard last is the number of frames of the file before
-            self.hdf1.num_captured.subscribe(self._on_written, run=False)
-            self._written, self._taken, self._lost = int(self.hdf1.num_captured.get()), 0, None
+            self._counter.subscribe(self._on_written, run=False)
+            self._written, self._taken, self._lost = int(self._counter.get()), 0, None
         except Exception:
             self.unstage()
             raise
-        path = Path(self._site.read_directory) / f"{name}.h5"
-        self._begin(FrameAssets(self.image_key, path, DATA_DATASET, self._site.shape))
+        self._begin(self._assets_of(name))
         return staged
 
     def unstage(self) -> list[object]:
         """Cut a running exposure short, disarm, close the file and put back all settings."""
         self._end()
         try:
-            self.hdf1.num_captured.clear_sub(self._on_written)
+            self._counter.clear_sub(self._on_written)
             self._put_and_see(self.cam.acquire, 0, "stop")
         finally:
             try:
-                self._put_and_see(self.hdf1.capture, 0, "close its file")
+                self._close_file()
             finally:
                 unstaged = super().unstage()
         return unstaged
+
+    @property
+    def _writer(self) -> Any:
+        """What writes the files."""
+        return self.hdf1
+
+    @property
+    def _counter(self) -> Any:
+        """Signal that counts the frames that have come, sums included."""
+        return self.hdf1.num_captured
+
+    def _open_file(self) -> None:
+        self._put_and_see(self.hdf1.capture, 1, "open its file")
+
+    def _close_file(self) -> None:
+        self._put_and_see(self.hdf1.capture, 0, "close its file")
+
+    def _arm(self) -> None:
+        self._put_and_see(self.cam.acquire, 1, "arm")
+
+    def _arm_anew(self) -> None:
+        """End the series and begin another one; what was late in the old one has come then."""
+        self._put_and_see(self.cam.acquire, 0, "stop")
+        self._arm()
+
+    def _assets_of(self, name: str) -> FrameAssets:
+        path = Path(self._site.read_directory) / f"{name}.h5"
+        return FrameAssets(self.image_key, path, DATA_DATASET, self._site.shape)
 
     def _settings(self, file_name: str) -> Mapping[str, Any]:
         """What to set, in this order; unstaging goes the other way."""
@@ -222,7 +251,7 @@ class EpicsEiger(FileDetector):
     def _check(self) -> None:
         """Refuse what would only show with the first frame or, worse, in the analysis."""
         site = self._site
-        if not self.hdf1.file_path_exists.get():
+        if not self._writer.file_path_exists.get():
             raise DetectorError(
                 f"{self.name} cannot write to {site.write_directory}: no such directory on the file plugin's "
                 "computer; create it or set another one"
@@ -242,7 +271,7 @@ class EpicsEiger(FileDetector):
         try:
             signal.set(value, timeout=self._site.patience_s).wait(timeout=2 * self._site.patience_s)
         except Exception as error:
-            message = self.hdf1.write_message.get() if signal.parent is self.hdf1 else ""
+            message = signal.parent.write_message.get() if isinstance(signal.parent, FrameWriter) else ""
             raise DetectorError(
                 f"{self.name} did not {what} within {self._site.patience_s:g} s ({signal.pvname}): "
                 f"{message or error or type(error).__name__}"
@@ -264,9 +293,7 @@ class EpicsEiger(FileDetector):
             self._trigger_once()
             if self._written <= self._taken and retries_left:
                 self.log.warning("%s: frame %d did not come; it is taken again", self.name, self._taken)
-                # what was late is in the file when the series has ended, and nothing comes after that
-                self._put_and_see(self.cam.acquire, 0, "stop")
-                self._put_and_see(self.cam.acquire, 1, "arm")
+                self._arm_anew()
             if self._written > self._taken:
                 break
         self._refuse_unless(self._taken + 1)

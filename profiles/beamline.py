@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ptychrome.devices.epics import (
     EpicsStage,
 )
 from ptychrome.devices.epics_eiger import DetectorSite, EpicsEiger
+from ptychrome.devices.epics_filewriter import FileWriterEiger
 from ptychrome.devices.file_detector import Companions
 from ptychrome.profiles.beamline_settings import BeamlineSettings, EigerSettings, StageSettings
 
@@ -103,17 +103,14 @@ def beamline(settings: BeamlineSettings, frames: Path) -> Beamline:
     i0 = EpicsIonChamber(settings.i0, name="i0", labels={"detectors"})
     ring_current = EpicsRingCurrent(settings.ring_current, name="ring_current", labels={"detectors"})
     shutter = EpicsShutter(settings.shutter, name="shutter")
-    probe: Mapping[str, Any] = settings.probe.model_dump()
     return Beamline(
         dcm=dcm,
         stage=_stage(settings.stage),
-        eiger=EpicsEiger(
-            settings.eiger.prefix,
-            site=_site(settings.eiger, frames),
-            energy=dcm.energy,
-            name="eiger",
-            companions=Companions(monitors=(i0, ring_current), shutter=shutter, probe=probe),
-            labels={"detectors"},
+        eiger=_eiger(
+            settings.eiger,
+            frames,
+            dcm.energy,
+            Companions(monitors=(i0, ring_current), shutter=shutter, probe=settings.probe.model_dump()),
         ),
         kb=EpicsKB(settings.kb, name="kb", labels={"motors"}),
         i0=i0,
@@ -146,6 +143,19 @@ def _stage(settings: StageSettings) -> EpicsStage | EpicsMotorStage:
             settings.timeout_s,
         )
     return stage
+
+
+def _eiger(settings: EigerSettings, frames: Path, energy: Any, companions: Companions) -> EpicsEiger:
+    common: dict[str, Any] = {
+        "site": _site(settings, frames),
+        "energy": energy,
+        "name": "eiger",
+        "companions": companions,
+        "labels": {"detectors"},
+    }
+    if settings.writer == "filewriter":
+        return FileWriterEiger(settings.prefix, images_per_file=settings.images_per_file, **common)
+    return EpicsEiger(settings.prefix, **common)
 
 
 def _site(settings: EigerSettings, frames: Path) -> DetectorSite:

@@ -76,6 +76,10 @@ class EigerSettings(_Section):
 
     Attributes
     ----------
+    writer : str
+        ``hdf1`` (areaDetector's HDF5 plugin) or ``filewriter`` (the detector itself).
+    images_per_file : int
+        Frames of a file of ``filewriter``; they can be read when it is full.
     write_directory : str
         Where the file plugin's computer writes; "": `read_directory`.
     read_directory : Path or None
@@ -83,6 +87,8 @@ class EigerSettings(_Section):
     """
 
     prefix: Record
+    writer: Literal["hdf1", "filewriter"] = "hdf1"
+    images_per_file: Annotated[int, Field(gt=0)] = 1
     shape: tuple[Pixels, Pixels]
     pixel_size_m: tuple[PositiveFloat, PositiveFloat] = (75e-6, 75e-6)
     distance_m: PositiveFloat

@@ -17,6 +17,7 @@ from ptychrome.callbacks.raw import JsonLines, RawWriter
 from ptychrome.callbacks.results import Revision, Sink
 from ptychrome.callbacks.sinks.nexus import NexusSink
 from ptychrome.callbacks.sinks.tiled import TiledSink
+from ptychrome.callbacks.sources.awaited import AwaitedFiles
 from ptychrome.callbacks.tiled_client import connect
 from ptychrome.profiles.tiled_server import raw_container, results_container
 
@@ -106,10 +107,11 @@ def build_consumers(
     """What runs in the analysis process, each in a thread of its own."""
 
     def pipeline(call: Call) -> Consumer:
-        return build_pipeline(settings, report, on_status, call)
+        return AwaitedFiles(build_pipeline(settings, report, on_status, call), report)
 
     def raw(call: Call) -> Consumer:
-        return RawWriter(raw_container(_client(settings)), report, batch_size=settings.raw_batch)
+        writer = RawWriter(raw_container(_client(settings)), report, batch_size=settings.raw_batch)
+        return AwaitedFiles(writer, lambda _: None)  # the pipeline's reports of lost files are enough
 
     return [pipeline, raw] if settings.tiled_uri else [pipeline]
 

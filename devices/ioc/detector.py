@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ptychrome.devices.detector_model import DetectorModel
 from ptychrome.devices.frame_file import FrameFile
 from ptychrome.devices.ioc.channels import Database, choice, count, label, number, setting, text
+from ptychrome.devices.ioc.file_writer import FileWriterRecords
 
 OFF_ON, NO_YES, ENABLE = "Off|On", "No|Yes", "Disable|Enable"
 TRIGGER_MODES = "Internal Series|Internal Enable|External Series|External Enable"
@@ -42,7 +43,7 @@ class EigerRecords:
     Attributes
     ----------
     frames_to_drop : int
-        So many of the next frames get lost on their way to the file.
+        So many of the next frames get lost on their way to the plugins; the detector's own files hold them.
     hanging : bool
         Triggers are ignored.
     """
@@ -83,7 +84,7 @@ class EigerRecords:
         add("TriggerMode", lambda: choice(TRIGGER_MODES))
         add("ManualTrigger", lambda: choice(NO_YES))
         self._n_triggers = add("NumTriggers", lambda: count(1))
-        add("NumImages", lambda: count(1))
+        n_images = add("NumImages", lambda: count(1))
         add("DataSource", lambda: choice("None|FileWriter|Stream", 2))
         add("ArrayCallbacks", lambda: choice(ENABLE, 1))
         self._array_counter = add("ArrayCounter", lambda: count(0))
@@ -105,6 +106,14 @@ class EigerRecords:
             }.items()
         }
         self._armed_record = database[f"{prefix}Armed"]
+        self._images = database[f"{prefix}NumImagesCounter_RBV"] = count(0)
+        self._file_writer = FileWriterRecords(
+            database,
+            prefix,
+            self._model.mask,
+            self._fields,
+            lambda: n_images.value * self._n_triggers.value,
+        )
 
     def _add_plugin(
         self, database: Database, prefix: str, kind: str, port: str, source: str
@@ -171,6 +180,8 @@ class EigerRecords:
             self._armed, self._frames = True, 0
             self._disarming.clear()
             await self._array_counter.post(0)
+            await self._images.post(0)
+            await self._file_writer.arm()
             await self._armed_record.post("Armed")
         else:
             await self._disarm()
@@ -180,6 +191,7 @@ class EigerRecords:
         self._disarming.set()
         if self._task is not None:
             await self._task
+        await self._file_writer.disarm()
         await self._armed_record.post("Unarmed")
 
     async def _put_trigger(self, _: Any) -> None:
@@ -202,6 +214,7 @@ class EigerRecords:
                 return  # cut short
         self._frames += 1
         await self._array_counter.post(self._frames)
+        await self._file_writer.append(exposure.counts)
         if self.frames_to_drop > 0:
             self.frames_to_drop -= 1
             await self._dropped.post(self._dropped.value + 1)
@@ -216,6 +229,7 @@ class EigerRecords:
         await self._total.post(float(frame.sum(where=valid, dtype=np.uint64)))
         if self._capture.value == "Capture":
             await self._write(frame, mask)
+        await self._images.post(self._images.value + 1)
 
     async def _write(self, frame: NDArray[np.uint32], mask: NDArray[np.uint32]) -> None:
         try:
