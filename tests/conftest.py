@@ -78,7 +78,8 @@ def ca(ca_devices: Any, simulate: Callable[[str, Any], None]) -> Iterator[Any]:
     """The beamline behind Channel Access, with a fresh sample and nothing wrong."""
     simulate("Sample", "P1")
     yield ca_devices
-    for name, value in (("Offline", ""), ("Dump", 0), ("Hang", 0), ("DropFrames", 0), ("Clock", 0.0)):
-        simulate(name, value)
+    simulate("Offline", "")
+    for name in ("Dump", "CloseFrontEnd", "Hang", "DropFrames", "Clock"):
+        simulate(name, 0)
     for axis in (ca_devices.dcm.pitch, ca_devices.kb.vertical_stripe):  # those that no scan moves
         axis.set(0.0).wait(timeout=PATIENCE_S)

@@ -44,10 +44,11 @@ class SimulatedIOC:
     Records below the prefix: motor records ``DCM:Bragg``, ``DCM:Gap``, ``DCM:Pitch``, ``KB:V:Pitch`` and so
     on; the stage twice, as ``Piezo:X``, ``Piezo:Y`` with ``_RBV`` and as motor records ``Stage:X``,
     ``Stage:Y``; ``I0``, ``Ring:Current``, ``FrontEnd:Open``, ``Shutter``; the detector below ``Eiger:``.
-    On request, below ``Sim:``: ``Sample`` mounts another sample; ``Dump`` loses the beam; ``Stall`` and
-    ``Limit`` take the name of an axis whose next motion fails half-way; ``DropFrames`` loses as many
-    frames; ``Hang`` makes the detector deaf; ``Clock`` is the pace (0: nothing takes time); ``Offline``
-    takes the beginning of names below the prefix: such records disconnect until it is set to something else.
+    On request, below ``Sim:``: ``Sample`` mounts another sample; ``Dump`` loses the beam; ``CloseFrontEnd``
+    shuts it off; ``Stall`` and ``Limit`` take the name of an axis whose next motion fails half-way;
+    ``DropFrames`` loses as many frames; ``Hang`` makes the detector deaf; ``Clock`` is the pace (0: nothing
+    takes time); ``Offline`` takes the beginning of names below the prefix: such records disconnect until it
+    is set to something else.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ class SimulatedIOC:
             add_piezo_records(self.database, f"{prefix}Piezo:{name}", self.axes[f"Stage:{name}"])
         self._i0 = self._add("I0", number(0.0, units="counts", precision=1))
         self._ring = self._add("Ring:Current", number(100.0, units="mA", precision=3))
-        self._add("FrontEnd:Open", count(1))
+        self._front_end = self._add("FrontEnd:Open", count(1))
         self._shutter = self._add("Shutter", count(0))
         self._eiger = EigerRecords(
             self.database, f"{prefix}Eiger:", self._twin.detector, self._expose, self.wall_s
@@ -104,6 +105,9 @@ class SimulatedIOC:
         async def dump(state: str) -> None:
             await self._ring.post(0.0 if state == "Yes" else 100.0)
 
+        async def close_front_end(state: str) -> None:
+            await self._front_end.post(0 if state == "Yes" else 1)
+
         def fail(fault: Fault) -> Any:
             async def prepare(axis: str) -> None:
                 self.axes[axis].next_fault = fault
@@ -126,6 +130,7 @@ class SimulatedIOC:
 
         self._add("Sim:Sample", label(sample), mount)
         self._dump = self._add("Sim:Dump", choice("No|Yes"), dump)
+        self._add("Sim:CloseFrontEnd", choice("No|Yes"), close_front_end)
         self._add("Sim:Stall", label(), fail(Fault.STALL))
         self._add("Sim:Limit", label(), fail(Fault.LIMIT))
         self._add("Sim:DropFrames", count(0), drop)
@@ -138,7 +143,7 @@ class SimulatedIOC:
         twin = self._twin
         twin.energy_eV = bragg_energy_eV(self.axes["DCM:Bragg"].position)
         twin.stage_m = (self.axes["Stage:X"].position, self.axes["Stage:Y"].position)
-        twin.shutter_open = beam and bool(self._shutter.value)
+        twin.shutter_open = beam and bool(self._front_end.value and self._shutter.value)
         exposure = await asyncio.get_running_loop().run_in_executor(self._thread, twin.expose, exposure_s)
         await self._i0.post(float(exposure.i0))
         if beam:

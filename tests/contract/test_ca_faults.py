@@ -134,16 +134,19 @@ def test_interrupt_in_a_long_exposure_is_safe(RE, documents, ca, as_found, simul
     assert documents.events() == {}
 
 
-def test_beam_dump_suspends_and_the_scan_goes_on_by_itself(RE, documents, ca, as_found, simulate, until):
+@pytest.mark.parametrize("fault", ["Dump", "CloseFrontEnd"])
+def test_without_beam_the_scan_waits_and_goes_on_by_itself(
+    RE, documents, ca, as_found, simulate, until, fault
+):
     """The beam is back once the shutter has closed, as it does in every pause."""
     (*suspenders,) = install_suspenders(RE, ca, SuspenderSettings(ring_current_mA=50.0, resume_mA=90.0))
 
     def lose_the_beam():
-        simulate("Dump", 1)
+        simulate(fault, 1)
 
         def bring_it_back():
             until(lambda: ca.shutter.is_open.get() == 0, "a closed shutter")
-            simulate("Dump", 0)
+            simulate(fault, 0)
 
         threading.Thread(target=bring_it_back).start()
 
