@@ -11,10 +11,12 @@ from typing import Any
 from ophyd import Component as Cpt
 from ophyd import Device, DeviceStatus, EpicsMotor, EpicsSignal, EpicsSignalRO, PseudoSingle, PVPositionerPC
 from ophyd import FormattedComponent as FCpt
+from ophyd.device import required_for_connection
 from ophyd.positioner import PositionerBase
 from ophyd.status import StatusBase, SubscriptionStatus
 
 from ptychrome.devices.dcm import DCM, EXIT_OFFSET_MM
+from ptychrome.devices.metres import Metres, MetresRO
 from ptychrome.devices.motion import Arriving
 from ptychrome.devices.shutter import Shutter
 
@@ -61,34 +63,68 @@ class Motor(Arriving, EpicsMotor):
         return super().complaint(target, error)
 
 
+class StageMotor(Motor):
+    """A motor record that is read and moved in m.
+
+    Parameters
+    ----------
+    units : str
+        Of the record, see `ptychrome.devices.metres`; default those of the stage.
+    tolerance : float
+        m.
+    """
+
+    user_setpoint = Cpt(Metres, ".VAL", limits=True, auto_monitor=True, kind="omitted")
+    user_readback = Cpt(MetresRO, ".RBV", auto_monitor=True, kind="hinted")
+    egu = "m"
+
+    def __init__(self, *args: Any, parent: Any = None, units: str | None = None, **kwargs: Any) -> None:
+        self.units = units or getattr(parent, "units", "m")
+        super().__init__(*args, parent=parent, **kwargs)
+
+    @required_for_connection
+    @user_readback.sub_value
+    def _pos_changed(self, value: float, **_: Any) -> None:
+        self._set_position(value)
+
+
 class PiezoAxis(Arriving, PVPositionerPC):
-    """An axis behind a set-point record whose put completes when it has settled, and a readback record.
+    """An axis behind a set-point record whose put completes when it has settled, and a readback record; in m.
 
     Parameters
     ----------
     readback_suffix : str
         What follows the prefix in the name of the readback record; default that of the stage, or ``_RBV``.
+    units : str
+        Of both records, see `ptychrome.devices.metres`; default those of the stage.
     tolerance : float
         See `Arriving`.
     """
 
-    setpoint = Cpt(EpicsSignal, "", limits=True, kind="omitted")
-    readback = FCpt(EpicsSignalRO, "{prefix}{readback_suffix}", kind="hinted")
+    setpoint = Cpt(Metres, "", limits=True, kind="omitted")
+    readback = FCpt(MetresRO, "{prefix}{readback_suffix}", kind="hinted")
 
     def __init__(
         self,
         prefix: str = "",
         *,
         readback_suffix: str | None = None,
+        units: str | None = None,
         tolerance: float = Arriving.tolerance,
         parent: Any = None,
         **kwargs: Any,
     ) -> None:
         self.readback_suffix = readback_suffix or getattr(parent, "readback_suffix", "_RBV")
+        self.units = units or getattr(parent, "units", "m")
         self._puts = 0
         super().__init__(prefix, parent=parent, **kwargs)
         self.tolerance = tolerance
         self.readback.name = self.name
+
+    def check_value(self, pos: float) -> None:
+        """Refuse what is beyond the limits, and records in other units."""
+        self.setpoint.check_units()
+        super().check_value(pos)
 
     def _setup_move(self, position: float) -> None:
         self._puts += 1
@@ -166,12 +202,19 @@ class EpicsDCM(DCM):
 
 
 class _Stage(Device):
-    """Where the records of a stage are, common to both kinds of it."""
+    """Where the records of a stage are and in which units, common to both kinds of it."""
 
     def __init__(
-        self, prefix: str = "", *, x: str = "X", y: str = "Y", readback_suffix: str = "_RBV", **kwargs: Any
+        self,
+        prefix: str = "",
+        *,
+        x: str = "X",
+        y: str = "Y",
+        readback_suffix: str = "_RBV",
+        units: str = "m",
+        **kwargs: Any,
     ) -> None:
-        self._x, self._y, self.readback_suffix = x, y, readback_suffix
+        self._x, self._y, self.readback_suffix, self.units = x, y, readback_suffix, units
         super().__init__(prefix, **kwargs)
 
 
@@ -182,7 +225,7 @@ class EpicsStage(_Stage):
     ----------
     x, y : str
         Names of the set-point records behind the prefix.
-    readback_suffix, tolerance
+    readback_suffix, units, tolerance
         See `PiezoAxis`.
     """
 
@@ -191,10 +234,10 @@ class EpicsStage(_Stage):
 
 
 class EpicsMotorStage(_Stage):
-    """Raster stage of two motor records in m: translation of the sample in the CXI frame."""
+    """Raster stage of two motor records: translation of the sample in the CXI frame, m."""
 
-    x = FCpt(Motor, "{prefix}{_x}", kind="hinted")
-    y = FCpt(Motor, "{prefix}{_y}", kind="hinted")
+    x = FCpt(StageMotor, "{prefix}{_x}", kind="hinted")
+    y = FCpt(StageMotor, "{prefix}{_y}", kind="hinted")
 
 
 class EpicsKB(Device):

@@ -130,7 +130,8 @@ def _dcm(settings: BeamlineSettings) -> EpicsDCM:
 
 
 def _stage(settings: StageSettings) -> EpicsStage | EpicsMotorStage:
-    where: dict[str, Any] = {"x": settings.x, "y": settings.y, "name": "stage", "labels": {"motors"}}
+    where: dict[str, Any] = {"x": settings.x, "y": settings.y, "units": settings.units}
+    where |= {"name": "stage", "labels": {"motors"}}
     stage: EpicsStage | EpicsMotorStage
     if settings.kind == "motors":
         stage = EpicsMotorStage(settings.prefix, **where)

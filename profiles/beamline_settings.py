@@ -59,13 +59,20 @@ class DCMSettings(_Section):
 
 
 class StageSettings(_Section):
-    """The raster stage: ``piezo`` (set point with put completion, and readback) or ``motors`` (records)."""
+    """The raster stage: ``piezo`` (set point with put completion, and readback) or ``motors`` (records).
+
+    Attributes
+    ----------
+    units : str
+        Of the records; devices, plans and documents are in m.
+    """
 
     kind: Literal["piezo", "motors"] = "piezo"
     prefix: Record
     x: Record = "X"
     y: Record = "Y"
     readback_suffix: str = "_RBV"
+    units: Literal["m", "mm", "um", "nm"] = "m"
     tolerance_m: PositiveFloat = 10e-9
     settle_s: NotNegative = 0.0
     timeout_s: PositiveFloat = 10.0

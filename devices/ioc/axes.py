@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +15,7 @@ from caproto import SkipWrite
 
 from ptychrome.devices.ioc.channels import Database, choice, count, label, number
 
+PER_METRE = 1e6  # micrometres
 TICK_S = 0.1  # between two readbacks of a moving motor record
 
 
@@ -127,7 +128,45 @@ class Axis:
             await listener(position)
 
 
-def add_motor_record(database: Database, name: str, axis: Axis) -> None:
+class Micrometres:
+    """An axis in m as a controller that counts in µm has it; for records of its own.
+
+    Parameters
+    ----------
+    axis : Axis
+    """
+
+    def __init__(self, axis: Axis) -> None:
+        self._axis = axis
+        model = axis.model
+        low_m, high_m = model.limits
+        self.model = replace(
+            model,
+            units="um",
+            velocity=model.velocity * PER_METRE,
+            start=model.start * PER_METRE,
+            limits=(low_m * PER_METRE, high_m * PER_METRE),
+            precision=model.precision - 6,
+        )
+        self.listeners: list[Callable[[float], Awaitable[None]]] = []
+        self.halt, self.supersede = axis.halt, axis.supersede
+        axis.listeners.append(self._arrive)
+
+    @property
+    def position(self) -> float:
+        """µm."""
+        return self._axis.position * PER_METRE
+
+    async def move(self, target: float, halt: asyncio.Event) -> Fault:
+        """As of the axis, µm."""
+        return await self._axis.move(target / PER_METRE, halt)
+
+    async def _arrive(self, position_m: float) -> None:
+        for listener in self.listeners:
+            await listener(position_m * PER_METRE)
+
+
+def add_motor_record(database: Database, name: str, axis: Axis | Micrometres) -> None:
     """Serve an axis as a motor record, with the fields that ophyd's EpicsMotor looks at."""
     model = axis.model
     digits: dict[str, Any] = {"units": model.units, "precision": model.precision}
@@ -202,7 +241,7 @@ def add_motor_record(database: Database, name: str, axis: Axis) -> None:
     database.update({f"{name}.{field}": channel for field, channel in fields.items()})
 
 
-def add_piezo_records(database: Database, name: str, axis: Axis) -> None:
+def add_piezo_records(database: Database, name: str, axis: Axis | Micrometres) -> None:
     """Serve an axis as a set-point record, whose put completes when it has settled, and its ``_RBV``."""
     model = axis.model
     digits: dict[str, Any] = {"units": model.units, "precision": model.precision}

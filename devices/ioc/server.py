@@ -17,7 +17,14 @@ from caproto.server.common import DisconnectedCircuit
 
 from ptychrome.devices.bragg import bragg_angle_deg, bragg_energy_eV, fixed_exit_gap_mm
 from ptychrome.devices.clock import Clock
-from ptychrome.devices.ioc.axes import Axis, AxisModel, Fault, add_motor_record, add_piezo_records
+from ptychrome.devices.ioc.axes import (
+    Axis,
+    AxisModel,
+    Fault,
+    Micrometres,
+    add_motor_record,
+    add_piezo_records,
+)
 from ptychrome.devices.ioc.channels import Database, choice, count, label, number
 from ptychrome.devices.ioc.detector import EigerRecords, Exposure
 
@@ -43,7 +50,8 @@ class SimulatedIOC:
 
     Records below the prefix: motor records ``DCM:Bragg``, ``DCM:Gap``, ``DCM:Pitch``, ``KB:V:Pitch`` and so
     on; the stage twice, as ``Piezo:X``, ``Piezo:Y`` with ``_RBV`` and as motor records ``Stage:X``,
-    ``Stage:Y``; ``I0``, ``Ring:Current``, ``FrontEnd:Open``, ``Shutter``; the detector below ``Eiger:``.
+    ``Stage:Y``, and both in µm as ``PiezoUm:X`` and ``StageUm:X``; ``I0``, ``Ring:Current``,
+    ``FrontEnd:Open``, ``Shutter``; the detector below ``Eiger:``.
     On request, below ``Sim:``: ``Sample`` mounts another sample; ``Dump`` loses the beam; ``CloseFrontEnd``
     shuts it off; ``Stall`` and ``Limit`` take the name of an axis whose next motion fails half-way;
     ``DropFrames`` loses as many frames; ``Hang`` makes the detector deaf; ``Clock`` is the pace (0: nothing
@@ -73,7 +81,11 @@ class SimulatedIOC:
         for name, axis in self.axes.items():
             add_motor_record(self.database, prefix + name, axis)
         for name in "XY":
-            add_piezo_records(self.database, f"{prefix}Piezo:{name}", self.axes[f"Stage:{name}"])
+            axis = self.axes[f"Stage:{name}"]
+            micrometres = Micrometres(axis)
+            add_piezo_records(self.database, f"{prefix}Piezo:{name}", axis)
+            add_piezo_records(self.database, f"{prefix}PiezoUm:{name}", micrometres)
+            add_motor_record(self.database, f"{prefix}StageUm:{name}", micrometres)
         self._i0 = self._add("I0", number(0.0, units="counts", precision=1))
         self._ring = self._add("Ring:Current", number(100.0, units="mA", precision=3))
         self._front_end = self._add("FrontEnd:Open", count(1))

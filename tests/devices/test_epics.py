@@ -88,6 +88,46 @@ def test_both_kinds_of_stage_move_and_read_back(ca, connect, kind, simulate):
         stage.x.set(3.5e-7).wait(timeout=DEADLINE_S)
 
 
+@pytest.mark.parametrize(("kind", "prefix"), [("piezo", "PiezoUm"), ("motors", "StageUm")])
+def test_stage_whose_records_are_in_micrometres_is_moved_in_metres(
+    ca, connect, kind, prefix, simulate, until
+):
+    prefix = ca.stage.prefix.replace("Piezo", prefix)
+    stage = connect(stage={"kind": kind, "prefix": prefix, "units": "um"}).stage
+    stage.x.set(1.5e-7).wait(timeout=DEADLINE_S)
+    # roundings of a factor 1e6 in the device and in the IOC, and back
+    assert stage.read()["stage_x"]["value"] == stage.x.position == pytest.approx(1.5e-7, rel=1e-14, abs=0)
+    assert get_pv(f"{prefix}X").get() == pytest.approx(0.15, rel=1e-14, abs=0)
+    assert ca.stage.x.readback.get() == pytest.approx(1.5e-7, rel=1e-14, abs=0)  # the stage itself, in m
+    described = stage.describe()["stage_x"]
+    assert described["units"] == stage.x.egu == "m"
+    assert described["precision"] == ca.stage.describe()["stage_x"]["precision"]
+    assert stage.x.limits == pytest.approx(ca.stage.x.limits, rel=1e-14, abs=0)
+    with pytest.raises(ValueError, match="outside of"):
+        stage.x.check_value(60e-6)
+    stage.x.check_value(50e-6)
+    ca.stage.x.set(-2e-7).wait(timeout=DEADLINE_S)  # somebody else moves it
+    moved = pytest.approx(-2e-7, rel=1e-14, abs=0)
+    until(lambda: stage.read()["stage_x"]["value"] == moved, "a readback that follows")
+    simulate("Stall", "Stage:X")
+    with pytest.raises(MotionError, match=r"stage_x stopped at 1e-07 on its way to 4e-07"):
+        stage.x.set(4e-7).wait(timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix", "units"),
+    [("piezo", "Piezo", "um"), ("motors", "StageUm", "m"), ("motors", "Stage", "mm")],
+)
+def test_stage_in_other_units_than_the_settings_say_does_not_move(ca, connect, kind, prefix, units):
+    prefix = ca.stage.prefix.replace("Piezo", prefix)
+    stage = connect(stage={"kind": kind, "prefix": prefix, "units": units}).stage
+    before = ca.stage.x.readback.get()
+    for move in (stage.x.check_value, stage.x.set):
+        with pytest.raises(ValueError, match=rf"the settings say units = '{units}'"):
+            move(1e-7)
+    assert ca.stage.x.readback.get() == before
+
+
 def test_late_completion_of_a_move_given_up_is_not_that_of_the_next(ca, simulate):
     simulate("Clock", 1.0)
     first = ca.stage.y.set(20e-6)  # a second

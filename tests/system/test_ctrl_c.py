@@ -1,4 +1,4 @@
-"""Ctrl-C, a real one, in mid-scan over Channel Access: detector and shutter are safe afterwards. Takes 30 s."""
+"""Ctrl-C, a real one, in mid-scan over Channel Access: detector and shutter are safe afterwards."""
 
 import signal
 import subprocess
