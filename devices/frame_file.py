@@ -63,6 +63,7 @@ class FrameFile:
         self._file["entry/data"].attrs["signal"] = "data"
         self._file.swmr_mode = True
         self._count = 0
+        self._failure = ""
 
     def append(self, frame: NDArray[np.uint32]) -> int:
         """Write a frame and make it visible to readers.
@@ -81,19 +82,23 @@ class FrameFile:
         ValueError
             If the frame has another shape.
         OSError
-            If it cannot be written; the index is then used again.
+            If it cannot be written, or an earlier frame could not: HDF5 calls a chunk that it failed to
+            write written when it is tried again, with half of its bytes.
         """
         if frame.shape != self._frames.shape[1:]:
             raise ValueError(
                 f"frame has shape {frame.shape}; {self.path.name} takes {self._frames.shape[1:]}"
             )
         index = self._count
+        if self._failure:
+            raise OSError(f"frame {index} is not written: {self._failure}; go on in another file")
         try:
             self._frames.resize(index + 1, axis=0)
             self._frames[index] = frame
             self._frames.flush()
         except (OSError, RuntimeError) as error:  # h5py raises either, depending on which step fails
-            raise OSError(f"frame {index} could not be written to {self.path}: {error}") from error
+            self._failure = f"frame {index} could not be written to {self.path}: {error}"
+            raise OSError(self._failure) from error
         self._count = index + 1
         return index
 

@@ -199,6 +199,14 @@ try:
         written += 1
 except OSError as error:
     print("failed:", written, error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+try:
+    eiger.trigger().wait(timeout=10)
+    print("goes on")
+except OSError as error:
+    print("refused:", error)
+if sys.argv[3] == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
 try:
     eiger.unstage()
 except OSError as error:
@@ -206,15 +214,20 @@ except OSError as error:
 """
 
 
-def test_disk_that_fills_up_fails_the_exposure_and_keeps_the_frames(tmp_path):
+@pytest.mark.parametrize("afterwards", ["full", "free"])
+def test_disk_that_fills_up_fails_the_exposure_and_keeps_the_frames(tmp_path, afterwards):
+    """The file takes nothing more, also when there is space again: HDF5 would write half a chunk."""
     process = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(Path(__file__).parent), str(tmp_path)],
+        [sys.executable, "-c", FULL_DISK, str(Path(__file__).parent), str(tmp_path), afterwards],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,  # HDF5 itself may crash while it exits with a file that it could not close
     )
-    assert "could not be closed" in process.stdout
+    assert ("could not be closed" in process.stdout) == (afterwards == "full")
+    assert "refused:" in process.stdout
+    assert "go on in another file" in process.stdout
+    assert "goes on" not in process.stdout
     written = int(process.stdout.split("failed:")[1].split()[0])
     assert written >= 3
     assert f"frame {written} could not be written to {the_file(tmp_path)}" in process.stdout
