@@ -79,7 +79,7 @@ def ca(ca_devices: Any, simulate: Callable[[str, Any], None]) -> Iterator[Any]:
     simulate("Sample", "P1")
     yield ca_devices
     simulate("Offline", "")
-    for name in ("Dump", "CloseFrontEnd", "Hang", "DropFrames", "Clock"):
+    for name in ("Dump", "CloseFrontEnd", "Hang", "DropFrames", "DelayFrame", "Clock"):
         simulate(name, 0)
     for axis in (ca_devices.dcm.pitch, ca_devices.kb.vertical_stripe):  # those that no scan moves
         axis.set(0.0).wait(timeout=PATIENCE_S)

@@ -44,6 +44,8 @@ class EigerRecords:
     ----------
     frames_to_drop : int
         So many of the next frames get lost on their way to the plugins; the detector's own files hold them.
+    delay_s : float
+        So long the next frame is on its way to the plugins, s of this machine.
     hanging : bool
         Triggers are ignored.
     """
@@ -57,6 +59,7 @@ class EigerRecords:
         wall_s: Callable[[float], float],
     ) -> None:
         self.frames_to_drop = 0
+        self.delay_s = 0.0
         self.hanging = False
         self._expose = expose
         self._wall_s = wall_s
@@ -219,6 +222,8 @@ class EigerRecords:
             self.frames_to_drop -= 1
             await self._dropped.post(self._dropped.value + 1)
             return
+        delay_s, self.delay_s = self.delay_s, 0.0
+        await asyncio.sleep(delay_s)
         window = tuple(
             slice(first.value, first.value + size.value) if enabled.value == "Enable" else slice(None)
             for enabled, first, size in self._roi

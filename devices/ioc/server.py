@@ -54,9 +54,9 @@ class SimulatedIOC:
     ``FrontEnd:Open``, ``Shutter``; the detector below ``Eiger:``.
     On request, below ``Sim:``: ``Sample`` mounts another sample; ``Dump`` loses the beam; ``CloseFrontEnd``
     shuts it off; ``Stall`` and ``Limit`` take the name of an axis whose next motion fails half-way;
-    ``DropFrames`` loses as many frames; ``Hang`` makes the detector deaf; ``Clock`` is the pace (0: nothing
-    takes time); ``Offline`` takes the beginning of names below the prefix: such records disconnect until it
-    is set to something else.
+    ``DropFrames`` loses as many frames; ``DelayFrame`` holds the next one up for so many seconds; ``Hang``
+    makes the detector deaf; ``Clock`` is the pace (0: nothing takes time); ``Offline`` takes the beginning
+    of names below the prefix: such records disconnect until it is set to something else.
 
     Parameters
     ----------
@@ -129,6 +129,9 @@ class SimulatedIOC:
         async def drop(frames: int) -> None:
             self._eiger.frames_to_drop = int(frames)
 
+        async def delay(seconds: float) -> None:
+            self._eiger.delay_s = float(seconds)
+
         async def hang(state: str) -> None:
             self._eiger.hanging = state == "Yes"
 
@@ -146,6 +149,7 @@ class SimulatedIOC:
         self._add("Sim:Stall", label(), fail(Fault.STALL))
         self._add("Sim:Limit", label(), fail(Fault.LIMIT))
         self._add("Sim:DropFrames", count(0), drop)
+        self._add("Sim:DelayFrame", number(), delay)
         self._add("Sim:Hang", choice("No|Yes"), hang)
         self._add("Sim:Clock", number(self._clock.factor), pace)
         self._add("Sim:Offline", label(), disconnect)

@@ -227,6 +227,19 @@ def test_missing_frame_is_taken_again(RE, documents, connect, ca, as_found, simu
     assert "eiger: frame 4 did not come" in told[0]
 
 
+def test_frame_that_is_only_late_is_neither_lost_nor_doubled(RE, documents, connect, ca, as_found, simulate):
+    """It comes while the series is ended for another try, which is not needed then."""
+    impatient = connect(eiger={"patience_s": 2.0})
+    late_s = 3.0  # after patience and exposure (0.1 s), before the detector would be late with stopping
+    RE.preprocessors.append(at("trigger", 13, lambda: simulate("DelayFrame", late_s)))
+    RE(scan(impatient))
+    check_complete(documents)
+    assert sorted(documents.frames().values()) == list(range(12))
+    (resource,) = documents.of("stream_resource")
+    with h5py.File(resource["uri"].removeprefix("file://localhost")) as file:
+        assert len(file[resource["parameters"]["dataset"]]) == 12
+
+
 @pytest.mark.parametrize(("fault", "value"), [("DropFrames", 2), ("Hang", 1)])
 def test_missing_frame_stops_the_scan(RE, documents, connect, ca, as_found, simulate, fault, value):
     """A detector that gives no frame: after as many retries the scan ends, the frames so far good."""

@@ -149,13 +149,14 @@ def test_pause_loses_and_doubles_nothing(ca, filewriter, collect):
     check_every_frame_is_announced(documents)
 
 
-def test_frame_that_only_the_stream_lost_is_taken_again(ca, connect, collect, simulate):
-    """It is in the file: indices must not shift by it."""
+@pytest.mark.parametrize(("fault", "value"), [("DropFrames", 1), ("DelayFrame", 3.0)])
+def test_frame_that_the_stream_lost_is_taken_again(ca, connect, collect, simulate, fault, value):
+    """Or that comes through it too late. It is in the file: indices must not shift by it."""
     files = connect(
         eiger={"writer": "filewriter", "images_per_file": PER_FILE, "patience_s": 2.0, "retries": 1}
     )
     before = found(files)
-    documents = record(files, collect(), before_trigger(13, lambda: simulate("DropFrames", 1)))
+    documents = record(files, collect(), before_trigger(13, lambda: simulate(fault, value)))
     assert found(files) == before
     assert documents.stop["exit_status"] == "success"
     check_sums(documents)
