@@ -35,8 +35,11 @@ class _Metres:
     @property
     def limits(self) -> tuple[float | None, float | None]:
         """Control limits, m."""
-        lower, upper = super().limits  # type: ignore[misc]
-        return tuple(None if limit is None else limit / self.per_metre for limit in (lower, upper))
+        lower, upper = (
+            None if limit is None else limit / self.per_metre
+            for limit in super().limits  # type: ignore[misc]
+        )
+        return lower, upper
 
     @property
     def precision(self) -> int | None:

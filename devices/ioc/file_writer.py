@@ -104,7 +104,8 @@ class FileWriterRecords:
 
     def _data(self, frames: NDArray[np.uint32]) -> bytes:
         first = 1 + (self._files - 1) * self._per_file.value
-        codec = hdf5plugin.Bitshuffle(cname="lz4") if self._compress.value == "Enable" else {}
+        compressed = self._compress.value == "Enable"
+        codec: Mapping[str, Any] = hdf5plugin.Bitshuffle(cname="lz4") if compressed else {}
         memory = io.BytesIO()
         with h5py.File(memory, "w") as file:
             dataset = file.create_dataset(DATA_DATASET, data=frames, chunks=(1, *frames.shape[1:]), **codec)
