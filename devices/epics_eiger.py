@@ -27,9 +27,7 @@ from ptychrome.devices.frame_file import DATA_DATASET
 INTERNAL_SERIES, YES = 0, 1
 STREAM_SOURCE = 2  # DataSource: None, FileWriter, Stream
 STREAM_TO_FILE = 2  # FileWriteMode: Single, Capture, Stream
-MANY_TRIGGERS = (
-    100_000  # more than any run has, and few enough for ADEiger's list of files; disarming ends it
-)
+MANY_TRIGGERS = 100_000  # more than a run has, and few enough for ADEiger's list of files
 
 
 class DetectorError(RuntimeError):

@@ -111,7 +111,7 @@ def build_consumers(
 
     def raw(call: Call) -> Consumer:
         writer = RawWriter(raw_container(_client(settings)), report, batch_size=settings.raw_batch)
-        return AwaitedFiles(writer, lambda _: None)  # the pipeline's reports of lost files are enough
+        return AwaitedFiles(writer, report)
 
     return [pipeline, raw] if settings.tiled_uri else [pipeline]
 

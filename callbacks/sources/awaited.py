@@ -20,26 +20,26 @@ POLL_S = 0.1  # nothing tells of a new file on a network disk
 class AwaitedFiles:
     """Passes documents on in order, frames of a file that appears whole (``swmr`` is false) once it is there.
 
-    A file that does not come is reported, and its frames are left out: one that a later file has overtaken,
-    or that has not come some time after the run.
+    A file that does not come is reported, and its frames are left out.
 
     Parameters
     ----------
     consumer : Consumer
         Takes the documents.
     report : callable
-        Told in one line about files that did not come.
+        Told in one line about files that did not come, and every exception of the consumer.
     patience_s : float
-        How long after the end of a run to wait for the next file.
+        How long a file may take when a later one is there, or the run has ended.
     """
 
-    def __init__(self, consumer: Consumer, report: Report, patience_s: float = 30.0) -> None:
+    def __init__(self, consumer: Consumer, report: Report, patience_s: float = 60.0) -> None:
         self._consumer = consumer
         self._report = report
         self._patience_s = patience_s
         self._held: deque[tuple[str, Mapping[str, Any]]] = deque()
         self._awaited: dict[str, tuple[Path, ...]] = {}  # uid of stream_resource: its files, in order
         self._lost: set[str] = set()
+        self._overtaken_since: float | None = None
         self._never = threading.Event()
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -67,13 +67,20 @@ class AwaitedFiles:
             if uid in self._awaited and uid not in self._lost:
                 if self._there(uid):
                     del self._awaited[uid]
-                elif self._overtaken(uid):
-                    self._lose(uid)
-                else:
+                elif self._patience_with(uid):
                     return
+                else:
+                    self._lose(uid)
+                self._overtaken_since = None
             self._held.popleft()
             if uid not in self._lost:
-                self._consumer(name, doc)
+                self._hand_over(name, doc)
+
+    def _hand_over(self, name: str, doc: Mapping[str, Any]) -> None:
+        try:
+            self._consumer(name, doc)
+        except Exception as error:  # those behind it wait for nothing any more
+            self._tell(f"{type(error).__name__}: {error}")
 
     def _wait(self) -> None:
         """Until nothing is held any more."""
@@ -91,14 +98,21 @@ class AwaitedFiles:
     def _there(self, uid: str) -> bool:
         return all(map(_is_whole, self._awaited[uid]))
 
-    def _overtaken(self, uid: str) -> bool:
-        """Files are fetched in order: one that a later one has overtaken is lost."""
-        uids = list(self._awaited)
-        return any(self._there(later) for later in uids[uids.index(uid) + 1 :])
+    def _patience_with(self, uid: str) -> bool:
+        """Whether a file that is not there may still come: files are fetched in order, but disks are slow."""
+        if self._overtaken_since is None:
+            uids = list(self._awaited)
+            if any(self._there(later) for later in uids[uids.index(uid) + 1 :]):
+                self._overtaken_since = time.monotonic()
+        since = self._overtaken_since
+        return since is None or time.monotonic() - since < self._patience_s
 
     def _lose(self, uid: str) -> None:
         self._lost.add(uid)
-        self._report(f"{self._awaited[uid][0]} was announced and did not come; its frames are left out")
+        self._tell(f"{self._awaited[uid][0]} was announced and did not come; its frames are left out")
+
+    def _tell(self, text: str) -> None:
+        self._report(f"{type(self._consumer).__name__}: {text}")
 
 
 def _is_whole(path: Path) -> bool:

@@ -1,9 +1,13 @@
 """Documents wait for files that appear whole, in order, and go on without those that do not come."""
 
+import time
+
 import h5py
 import pytest
 
 from ptychrome.callbacks.sources.awaited import AwaitedFiles
+
+PATIENCE_S = 0.3
 
 
 class Collector:
@@ -33,7 +37,7 @@ def reports():
 
 @pytest.fixture
 def awaited(taken, reports):
-    return AwaitedFiles(taken, reports.append, patience_s=0.3)
+    return AwaitedFiles(taken, reports.append, PATIENCE_S)
 
 
 def resource(path, **parameters):
@@ -92,11 +96,14 @@ def test_frames_wait_for_the_master_file_too(tmp_path, awaited, taken):
     assert len(taken.names) == 2
 
 
-def test_file_that_a_later_one_has_overtaken_is_lost(tmp_path, awaited, taken, reports):
+def test_file_that_a_later_one_has_overtaken_is_lost_after_a_while(tmp_path, awaited, taken, reports):
     lost, later = tmp_path / "lost.h5", tmp_path / "later.h5"
     announce(awaited, lost)
     write(later)
     announce(awaited, later)
+    assert taken.names == []  # it may only be seen late
+    time.sleep(PATIENCE_S)
+    awaited("event", {})
     assert taken.names == ["later.h5/0", "later.h5/1"]
     (report,) = reports
     assert f"{lost} was announced and did not come" in report
@@ -110,6 +117,24 @@ def test_after_the_run_patience_ends(tmp_path, awaited, taken, reports):
     assert len(reports) == 1
     awaited.close()
     assert taken.closed
+
+
+def test_consumer_that_fails_at_one_document_gets_the_others(tmp_path, taken, reports):
+    path = tmp_path / "data.h5"
+
+    class Stumbles(Collector):
+        def __call__(self, name, doc):
+            if name == "stream_datum" and doc["uid"].endswith("/0"):
+                raise ValueError("the first frame")
+            taken(name, doc)
+
+    awaited = AwaitedFiles(Stumbles(), reports.append, PATIENCE_S)
+    announce(awaited, path)
+    write(path)
+    awaited("stop", {})
+    assert taken.names == ["data.h5/1"]
+    assert taken.all[-1] == ("stop", "")
+    assert reports == ["Stumbles: ValueError: the first frame"]
 
 
 def test_a_file_that_grows_is_not_waited_for(tmp_path, awaited, taken):

@@ -15,6 +15,7 @@ from ptychrome.profiles.tiled_server import TiledServer, raw_container
 
 ENERGIES = [5420.0, 5450.0, 5480.25, 5531.0]
 SIDE = 3
+WINDOW = (slice(None), slice(8, 40), slice(10, 42))  # of the filewriter's frames
 READ_AFTER = 20  # events, of 36
 
 
@@ -24,17 +25,25 @@ def stored_frames(documents):
     for name, doc in documents:
         if name == "stream_resource":
             with h5py.File(doc["uri"].removeprefix("file://localhost"), swmr=True) as file:
-                frames.append(file[doc["parameters"]["dataset"]][()])
+                whole = file[doc["parameters"]["dataset"]][()]
+            frames.append(whole[WINDOW] if "slice" in doc["parameters"] else whole)
     return np.concatenate(frames)
 
 
-@pytest.mark.parametrize("writer", ["hdf1", "filewriter"])
+@pytest.mark.parametrize(
+    "eiger",
+    [
+        {"writer": "hdf1"},
+        {"writer": "filewriter", "images_per_file": 4, "shape": [32, 32], "roi_origin": [8, 10]},
+    ],
+    ids=lambda eiger: eiger["writer"],
+)
 def test_frames_are_read_from_tiled_in_mid_scan_and_mapped(
-    ca, connect, tmp_path, fast_recipe: Recipe, until, writer
+    ca, connect, tmp_path, fast_recipe: Recipe, until, eiger
 ):
     frames = tmp_path / "frames"
     frames.mkdir()
-    beamline = connect(eiger={"writer": writer, "images_per_file": 4, "read_directory": frames})
+    beamline = connect(eiger={"read_directory": frames, **eiger})
     documents, seen, reports = [], [], []
 
     def read_by_another(name, doc):
