@@ -7,6 +7,7 @@ to several points within each detector pixel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -140,6 +141,40 @@ class ForwardModel:
         power = reduce(np.add, np.split(rows_done, self._points, axis=1))
         return power[:, 0::2] + power[:, 1::2]
 
+    def expected_in_motion(
+        self, y_m: float, x_m: float, travel_m: tuple[float, float]
+    ) -> NDArray[np.float32]:
+        """Mean of `expected` over the way of the probe during an exposure at constant speed.
+
+        I = (1/T) ∫ |F[P(r − c − v t) O(r)]|² dt, t from −T/2 to T/2: no interference between the moments of
+        an exposure. As a function of the probe's place c a frame holds no frequency beyond the width of the
+        aperture, so that few Gauss–Legendre points make the integral exact, however fine the object is.
+
+        Parameters
+        ----------
+        y_m, x_m : float
+            Where the probe's centre hits the sample in the middle of the exposure, m.
+        travel_m : (float, float)
+            Way (y, x) of the probe over the sample during the exposure, m.
+
+        Returns
+        -------
+        (ny, nx) float32
+        """
+        nodes, weights = np.polynomial.legendre.leggauss(self._moments(travel_m))
+        frames = (
+            weight / 2 * self.expected(y_m + node / 2 * travel_m[0], x_m + node / 2 * travel_m[1])
+            for node, weight in zip(nodes, weights, strict=True)
+        )
+        return reduce(np.add, frames).astype(np.float32)
+
+    def _moments(self, travel_m: tuple[float, float]) -> int:
+        """Points of the integral over the way of the probe."""
+        if not any(travel_m):
+            return 1
+        width = 2 * self._probe.reach(self._energy_eV)
+        return 2 + math.ceil(2 * width * math.hypot(*travel_m))
+
 
 def _shifted(axis: _Axis, centre_m: float) -> Complex64:
     return axis.aperture * np.exp(-2j * np.pi * axis.q * centre_m).astype(np.complex64)
@@ -235,12 +270,15 @@ class TwinBeamline:
         """
         return particle_truth(self.sample, self.seed, pixel_m, tuple(map(float, energies_eV)))
 
-    def expose(self, exposure_s: float) -> Exposure:
+    def expose(self, exposure_s: float, travel_m: tuple[float, float] = (0.0, 0.0)) -> Exposure:
         """Take one frame.
 
         Parameters
         ----------
         exposure_s : float
+        travel_m : (float, float)
+            Way (x, y) of the sample at constant speed during the exposure, m; in the middle of it the sample
+            stands at `stage_m`. See `ForwardModel.expected_in_motion`.
 
         Returns
         -------
@@ -259,7 +297,8 @@ class TwinBeamline:
         fluctuation, monitor = self._disturbances.intensity()
         self.clock_s += exposure_s
         photons = self.flux * exposure_s * ring / FULL_CURRENT_MA * fluctuation if self.shutter_open else 0.0
-        expected = photons * model.expected(-(self.stage_m[1] + offset_y), -(self.stage_m[0] + offset_x))
+        x_m, y_m = -(self.stage_m[0] + offset_x), -(self.stage_m[1] + offset_y)
+        expected = photons * model.expected_in_motion(y_m, x_m, (-travel_m[1], -travel_m[0]))
         rng = self._disturbances.photon_rng if self.nuisances.poisson else None
         counts = self.detector.read(expected, exposure_s, rng)
         return Exposure(counts, photons * monitor, ring)
