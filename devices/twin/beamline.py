@@ -183,8 +183,8 @@ def _shifted(axis: _Axis, centre_m: float) -> Complex64:
 class TwinBeamline:
     """A beamline with one sample mounted.
 
-    Set `energy_eV`, `stage_m` and `shutter_open`, then `expose`. Everything that happens is determined by
-    (seed, sample) and by the order of the calls (see `Disturbances`).
+    Set `energy_eV`, `stage_m`, `stage_velocity_m_s` and `shutter_open`, then `expose`. Everything that happens
+    is determined by (seed, sample) and by the order of the calls (see `Disturbances`).
 
     Parameters
     ----------
@@ -206,6 +206,8 @@ class TwinBeamline:
         What the monochromator believes it delivers.
     stage_m : (float, float)
         Translation (x, y) of the sample, CXI frame, m, as read back. The probe hits the sample at minus this.
+    stage_velocity_m_s : (float, float)
+        (x, y), m/s; a moving sample is at `stage_m` in the middle of an exposure.
     shutter_open : bool
     clock_s : float
         Simulated time: the sum of all exposures.
@@ -228,6 +230,7 @@ class TwinBeamline:
     ) -> None:
         self.energy_eV = 5420.0
         self.stage_m = (0.0, 0.0)
+        self.stage_velocity_m_s = (0.0, 0.0)
         self.shutter_open = True
         self.clock_s = 0.0
         self.sample = sample
@@ -270,15 +273,12 @@ class TwinBeamline:
         """
         return particle_truth(self.sample, self.seed, pixel_m, tuple(map(float, energies_eV)))
 
-    def expose(self, exposure_s: float, travel_m: tuple[float, float] = (0.0, 0.0)) -> Exposure:
-        """Take one frame.
+    def expose(self, exposure_s: float) -> Exposure:
+        """Take one frame; of a moving sample, see `ForwardModel.expected_in_motion`.
 
         Parameters
         ----------
         exposure_s : float
-        travel_m : (float, float)
-            Way (x, y) of the sample at constant speed during the exposure, m; in the middle of it the sample
-            stands at `stage_m`. See `ForwardModel.expected_in_motion`.
 
         Returns
         -------
@@ -298,7 +298,9 @@ class TwinBeamline:
         self.clock_s += exposure_s
         photons = self.flux * exposure_s * ring / FULL_CURRENT_MA * fluctuation if self.shutter_open else 0.0
         x_m, y_m = -(self.stage_m[0] + offset_x), -(self.stage_m[1] + offset_y)
-        expected = photons * model.expected_in_motion(y_m, x_m, (-travel_m[1], -travel_m[0]))
+        speed_x, speed_y = self.stage_velocity_m_s
+        travel_m = (-speed_y * exposure_s, -speed_x * exposure_s)
+        expected = photons * model.expected_in_motion(y_m, x_m, travel_m)
         rng = self._disturbances.photon_rng if self.nuisances.poisson else None
         counts = self.detector.read(expected, exposure_s, rng)
         return Exposure(counts, photons * monitor, ring)
