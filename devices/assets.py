@@ -52,14 +52,14 @@ class FrameAssets:
         }
         self._waiting: list[Document] = []
 
-    def add(self, index: int) -> None:
-        """A frame lies at `index` of the dataset."""
+    def add(self, index: int, count: int = 1) -> None:
+        """So many frames lie at `index` of the dataset and behind it, each of an event of its own."""
         self._waiting.append(
             {
                 "uid": f"{self._resource['uid']}/{index}",
                 "stream_resource": self._resource["uid"],
                 "descriptor": "",
-                "indices": {"start": index, "stop": index + 1},
+                "indices": {"start": index, "stop": index + count},
                 "seq_nums": {"start": 0, "stop": 0},
             }
         )

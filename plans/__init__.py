@@ -3,7 +3,7 @@
 from ptychrome.plans.daily import align_focus, calibrate_energy, choose_exposure, find_particle
 from ptychrome.plans.energies import k_edge, segments, v_k_edge
 from ptychrome.plans.spectro_ptycho import spectro_ptycho
-from ptychrome.plans.trajectories import fermat, jittered, positions, square
+from ptychrome.plans.trajectories import fermat, jittered, positions, rows, square
 
 __all__ = [
     "align_focus",
@@ -14,6 +14,7 @@ __all__ = [
     "jittered",
     "k_edge",
     "positions",
+    "rows",
     "segments",
     "spectro_ptycho",
     "square",

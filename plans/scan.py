@@ -91,6 +91,7 @@ def planned(
     recentre: Readable | None,
     probe: dict[str, Any] | None,
     md: Mapping[str, Any] | None,
+    travel_m: tuple[float, float] = (0.0, 0.0),
 ) -> MsgGenerator[Scan]:
     """Check what a user asks for and put it into a start document.
 
@@ -103,6 +104,8 @@ def planned(
         Devices, of which exactly one detector takes frames.
     energies, trajectory, exposure_s, sample_name, element, edge, energy_offset_eV, recentre, probe, md
         See `ptychrome.plans.spectro_ptycho`.
+    travel_m : (float, float)
+        Way (y, x) of the sample during one exposure.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def planned(
     drift = None if recentre is None else (find_axis(recentre, "x"), find_axis(recentre, "y"))
     if energy_offset_eV is None:
         energy_offset_eV = (yield from bps.rd(dcm.energy_offset)) if hasattr(dcm, "energy_offset") else 0.0
-    block = _scan_metadata(detector, axes, energies, points, probe, absorber, energy_offset_eV)
+    block = _scan_metadata(detector, axes, energies, points, probe, absorber, energy_offset_eV, travel_m)
     start = {
         **_start_document(plan_name, detectors, axes, block),
         **({"sample_name": sample_name} if sample_name else {}),
@@ -255,6 +258,7 @@ def _scan_metadata(
     probe: dict[str, Any] | None,
     absorber: tuple[str, str],
     energy_offset_eV: float,
+    travel_m: tuple[float, float],
 ) -> ScanMetadata:
     """The block the analysis starts from; pydantic's ValidationError is a ValueError."""
     (x_low, y_low), (x_high, y_high) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
@@ -266,6 +270,7 @@ def _scan_metadata(
         energy_offset_eV=energy_offset_eV,
         positions_per_energy=(len(points),) * len(energies),
         extent_m=((y_low, y_high), (x_low, x_high)),
+        travel_m=travel_m,
         geometry=DetectorGeometry(**detector.geometry),
         probe=ProbeModel(**(detector.companions.probe or {} if probe is None else probe)),
         keys=SignalKeys(

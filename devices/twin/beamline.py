@@ -183,8 +183,8 @@ def _shifted(axis: _Axis, centre_m: float) -> Complex64:
 class TwinBeamline:
     """A beamline with one sample mounted.
 
-    Set `energy_eV`, `stage_m`, `stage_velocity_m_s` and `shutter_open`, then `expose`. Everything that happens
-    is determined by (seed, sample) and by the order of the calls (see `Disturbances`).
+    Set `energy_eV`, `stage_m`, `stage_velocity_m_s` and `shutter_open`, then `expose`. Everything that
+    happens is determined by (seed, sample) and by the order of the calls (see `Disturbances`).
 
     Parameters
     ----------
