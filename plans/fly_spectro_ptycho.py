@@ -20,7 +20,7 @@ STREAM = "primary"
 class LineFlyer(Protocol):
     """What makes a flyer one for ptychography, beside Bluesky's methods of flyers.
 
-    ``detector``: see `ptychrome.plans.scan.FrameDetector`; ``stage_axes``: a device with axes ``x`` and ``y``;
+    ``detector``: a `ptychrome.plans.scan.FrameDetector`; ``stage_axes``: a device with axes ``x`` and ``y``;
     ``readout_s``: from the end of an exposure to the beginning of the next; ``prepare(line)`` and
     ``check_value(line)``, which raises a ValueError, take ``first_m`` and ``last_m``, (x, y) of the stage in
     the middle of the first and the last exposure, the number of ``frames`` and ``exposure_s``.
@@ -177,7 +177,13 @@ def _fly(flyer: Any, line: Mapping[str, Any]) -> MsgGenerator[None]:
         yield Msg("kickoff", flyer, group="flight")
         yield Msg("complete", flyer, group="flight")
         yield Msg("wait", None, group="flight")
-    finally:
-        # twice: frames of an interrupted flight, with the first of this one, go before the others
-        for _ in range(2):
-            yield Msg("collect", flyer, name=STREAM, return_payload=False)
+    except Exception:
+        yield from _collect(flyer)
+        raise
+    yield from _collect(flyer)
+
+
+def _collect(flyer: Any) -> MsgGenerator[None]:
+    """Twice: frames of an interrupted flight, and the first of this one, go before the others."""
+    for _ in range(2):
+        yield Msg("collect", flyer, name=STREAM, return_payload=False)
