@@ -236,20 +236,24 @@ class LineFlyer(Device):
 
     def _pilot_line(self, line: Line, flown: DeviceStatus) -> None:
         """One flight (in the flyer's thread); whatever fails goes to the status, hence to the plan."""
+        whole = False
         try:
             self._before = {key: value for device in self._devices for key, value in device.read().items()}
             for index, values in self._fly(line):
                 self._taken.append(Taken(index, time.time(), values))
                 if self._halting.is_set():
                     break
+                if len(self._taken) == line.frames:
+                    whole = True
+                    flown.set_finished()  # documents do not wait for the stage to come to rest
         except Exception as error:  # a thread has nobody else to tell
-            if not self._halting.is_set():
+            if not whole and not self._halting.is_set():
                 flown.set_exception(error)
                 return
-        if self._halting.is_set():
+        if not whole:
             self._strays += [taken.index for taken in self._taken[-UNSURE:]]
             del self._taken[-UNSURE:]
-        flown.set_finished()
+            flown.set_finished()
 
     def _fly(self, line: Line) -> Iterator[tuple[int, Mapping[str, float]]]:
         """Fly a line from where its run-up begins.
@@ -274,7 +278,8 @@ class LineFlyer(Device):
 
     def collect_asset_docs(self) -> Iterator[tuple[str, Document]]:
         """stream_resource and stream_datum of the frames that `collect_pages` yields next."""
-        self._land()
+        if self._flown is None or not self._flown.done:
+            self._land()
         if not self._taken:
             return
         first = self._taken[0].index
