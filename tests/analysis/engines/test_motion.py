@@ -63,8 +63,10 @@ def moving(travel_px, moments=40):
 
 @pytest.mark.parametrize("travel_px", [(0.0, 2.5), (1.5, -2.0)])
 def test_two_points_make_the_mean_over_the_way(travel_px):
-    """2.5 pixels are half the focus. Two Gauss–Legendre points leave x⁴/270 of a frequency q, x = π q T, hence
-    2 % of the highest (9/48 per pixel), which few photons are in: 3e-4 was measured, 1e-2 for a probe at rest.
+    """2.5 pixels are half the focus. Two Gauss–Legendre points leave x⁴/270 of a frequency q, x = π q T.
+
+    That is 2 % of the highest (9/48 per pixel), which few photons are in: 3e-4 was measured, 1e-2 for a probe
+    at rest.
     """
     exact = moving(travel_px)
     blurred, resting = predicted(data_of(travel_px)) ** 2, predicted(data_of()) ** 2
