@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Taken:
-    """One frame: its index in the detector's file, and what was measured along with it, by data key."""
+    """One frame: its index in the detector's file, when it ended, and what was measured, by data key."""
 
     index: int
     time: float
@@ -239,10 +238,8 @@ class LineFlyer(Device):
         whole = False
         try:
             self._before = {key: value for device in self._devices for key, value in device.read().items()}
-            for index, values in self._fly(line):
-                self._taken.append(Taken(index, time.time(), values))
-                if self._halting.is_set():
-                    break
+            for taken in self._fly(line):
+                self._taken.append(taken)
                 if len(self._taken) == line.frames:
                     whole = True
                     flown.set_finished()  # documents do not wait for the stage to come to rest
@@ -255,15 +252,13 @@ class LineFlyer(Device):
             del self._taken[-UNSURE:]
             flown.set_finished()
 
-    def _fly(self, line: Line) -> Iterator[tuple[int, Mapping[str, float]]]:
-        """Fly a line from where its run-up begins.
+    def _fly(self, line: Line) -> Iterator[Taken]:
+        """Fly a line from where its run-up begins; end with the frame under way when `_halting` is set.
 
         Yields
         ------
-        index : int
-            Of a frame in the detector's file, once it is there.
-        values : mapping
-            What was measured during it, by data key.
+        Taken
+            Every frame that is in the detector's file.
         """
         raise NotImplementedError
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ptychrome.devices.clock import Clock
-from ptychrome.devices.flyer import Line, LineFlyer
+from ptychrome.devices.flyer import Line, LineFlyer, Taken
 
 
 class SimulatedFlyer(LineFlyer):
@@ -22,7 +22,7 @@ class SimulatedFlyer(LineFlyer):
         super().__init__(**kwargs)
         self._clock = clock
 
-    def _fly(self, line: Line) -> Iterator[tuple[int, Mapping[str, float]]]:
+    def _fly(self, line: Line) -> Iterator[Taken]:
         axes = (self.stage_axes.x, self.stage_axes.y)
         signals = (self.detector.total, *self.detector.companions.monitors)
         self._halting.wait(self._clock.wall_s(self._ramp_s))
@@ -35,7 +35,10 @@ class SimulatedFlyer(LineFlyer):
                 until = began + self._clock.wall_s(number * line.period_s + line.exposure_s)
                 index = self.detector.record(until)
                 values = {axis.name: position for axis, position in zip(axes, place, strict=True)}
-                yield index, values | {signal.name: signal.get() for signal in signals}
+                values |= {signal.name: signal.get() for signal in signals}
+                yield Taken(index, time.time(), values)
+                if self._halting.is_set():
+                    return
         finally:
             for axis, position in zip(axes, line.ends_m(self._ramp_s)[1], strict=True):
                 axis.pass_by(axis.position if self._halting.is_set() else position, 0.0)

@@ -68,6 +68,8 @@ class Axis:
     Attributes
     ----------
     position : float
+    speed : float
+        Units per second at which it passes by in a flight.
     next_fault : Fault
         What happens to the next motion.
     listeners : list of coroutine functions
@@ -77,6 +79,7 @@ class Axis:
     def __init__(self, model: AxisModel, wall_s: Callable[[float], float]) -> None:
         self.model = model
         self.position = model.start
+        self.speed = 0.0
         self.next_fault = Fault.NONE
         self.listeners: list[Callable[[float], Awaitable[None]]] = []
         self._wall_s = wall_s
@@ -120,6 +123,11 @@ class Axis:
             if not halt.is_set():
                 await self._arrive(start + distance if fault else target)
             return fault
+
+    async def pass_by(self, position: float, speed: float) -> None:
+        """Be at a position in the course of a flight, whose pace is that of who flies it."""
+        self.speed = speed
+        await self._arrive(position)
 
     async def _arrive(self, position: float) -> None:
         self.position = position

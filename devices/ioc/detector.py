@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from ptychrome.devices.detector_model import DetectorModel
 from ptychrome.devices.frame_file import FrameFile
-from ptychrome.devices.ioc.channels import Database, choice, count, label, number, setting, text
+from ptychrome.devices.ioc.channels import (
+    MAX_SERIES,
+    Database,
+    choice,
+    count,
+    label,
+    number,
+    series,
+    setting,
+    text,
+)
 
 OFF_ON, NO_YES, ENABLE = "Off|On", "No|Yes", "Disable|Enable"
 TRIGGER_MODES = "Internal Series|Internal Enable|External Series|External Enable"
@@ -62,6 +72,7 @@ class EigerRecords:
         self._model = model
         self._file: FrameFile | None = None
         self._frames = 0
+        self._totals_so_far: list[float] = []
         self._armed = False
         self._disarming = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -80,7 +91,7 @@ class EigerRecords:
         add("AcquirePeriod", lambda: number(1.0, units="s"))
         self._photon_energy = add("PhotonEnergy", lambda: number(8047.8, units="eV", precision=2))
         self._threshold = add("ThresholdEnergy", lambda: number(4023.9, units="eV", precision=2))
-        add("TriggerMode", lambda: choice(TRIGGER_MODES))
+        self._trigger_mode = add("TriggerMode", lambda: choice(TRIGGER_MODES))
         add("ManualTrigger", lambda: choice(NO_YES))
         self._n_triggers = add("NumTriggers", lambda: count(1))
         add("NumImages", lambda: count(1))
@@ -138,6 +149,9 @@ class EigerRecords:
     def _add_statistics(self, database: Database, prefix: str) -> None:
         add = self._add_plugin(database, prefix, "NDPluginStats", "STATS1", "EIGER")
         add("ComputeStatistics", lambda: choice(NO_YES))
+        database[f"{prefix}TS:TSAcquire"] = erase = count(0)
+        erase.on_put = self._put_totals
+        self._totals = database[f"{prefix}TSTotal"] = series()
         self._total = database[f"{prefix}Total_RBV"] = number(0.0, units="counts", precision=0)
         self._brightest = database[f"{prefix}MaxValue_RBV"] = number(0.0, units="counts", precision=0)
 
@@ -182,6 +196,17 @@ class EigerRecords:
             await self._task
         await self._armed_record.post("Unarmed")
 
+    async def trigger_from_outside(self) -> bool:
+        """One frame for a trigger at the detector's input; False where it is ignored."""
+        if not self._armed or self.hanging or self._trigger_mode.value != "External Series":
+            return False
+        await self._take_frame()
+        return True
+
+    async def _put_totals(self, _: Any) -> None:
+        self._totals_so_far = []
+        await self._totals.post([])
+
     async def _put_trigger(self, _: Any) -> None:
         """As the driver: ignored unless armed and idle."""
         idle = self._task is None or self._task.done()
@@ -213,7 +238,10 @@ class EigerRecords:
         frame, mask = exposure.counts[window], self._model.mask[window]
         valid = (mask == 0) & (frame < 2**self._model.bit_depth - 1)
         await self._brightest.post(float(frame.max(where=mask == 0, initial=0)))
-        await self._total.post(float(frame.sum(where=valid, dtype=np.uint64)))
+        total = float(frame.sum(where=valid, dtype=np.uint64))
+        await self._total.post(total)
+        self._totals_so_far = [*self._totals_so_far, total][-MAX_SERIES:]
+        await self._totals.post(self._totals_so_far)
         if self._capture.value == "Capture":
             await self._write(frame, mask)
 
