@@ -80,6 +80,7 @@ class Axis:
         self.model = model
         self.position = model.start
         self.speed = 0.0
+        self._told = 0.0  # when the listeners heard of it last
         self.next_fault = Fault.NONE
         self.listeners: list[Callable[[float], Awaitable[None]]] = []
         self._wall_s = wall_s
@@ -125,12 +126,16 @@ class Axis:
             return fault
 
     async def pass_by(self, position: float, speed: float) -> None:
-        """Be at a position in the course of a flight, whose pace is that of who flies it."""
-        self.speed = speed
-        await self._arrive(position)
+        """Be at a position in the course of a flight, whose pace is that of who flies it.
+
+        Readbacks follow at their own pace, and when it rests.
+        """
+        self.position, self.speed = position, speed
+        if not speed or time.monotonic() - self._told > TICK_S:
+            await self._arrive(position)
 
     async def _arrive(self, position: float) -> None:
-        self.position = position
+        self.position, self._told = position, time.monotonic()
         for listener in self.listeners:
             await listener(position)
 

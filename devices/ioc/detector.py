@@ -150,7 +150,7 @@ class EigerRecords:
         add = self._add_plugin(database, prefix, "NDPluginStats", "STATS1", "EIGER")
         add("ComputeStatistics", lambda: choice(NO_YES))
         database[f"{prefix}TS:TSAcquire"] = erase = count(0)
-        erase.on_put = self._put_totals
+        erase.on_put = self._erase_totals
         self._totals = database[f"{prefix}TSTotal"] = series()
         self._total = database[f"{prefix}Total_RBV"] = number(0.0, units="counts", precision=0)
         self._brightest = database[f"{prefix}MaxValue_RBV"] = number(0.0, units="counts", precision=0)
@@ -196,16 +196,23 @@ class EigerRecords:
             await self._task
         await self._armed_record.post("Unarmed")
 
-    async def trigger_from_outside(self) -> bool:
-        """One frame for a trigger at the detector's input; False where it is ignored."""
+    async def trigger_from_outside(self, ends: float) -> bool:
+        """One frame, whose exposure ends then by the loop's clock, for a trigger at the detector's input.
+
+        False where it is ignored.
+        """
         if not self._armed or self.hanging or self._trigger_mode.value != "External Series":
             return False
-        await self._take_frame()
+        await self._take_frame(ends)
         return True
 
-    async def _put_totals(self, _: Any) -> None:
-        self._totals_so_far = []
-        await self._totals.post([])
+    async def _erase_totals(self, _: Any) -> None:
+        self._totals_so_far.clear()
+        await self.post_totals()
+
+    async def post_totals(self) -> None:
+        """Bring the time series of the sums up to date, which does not happen with every frame."""
+        await self._totals.post(self._totals_so_far[-MAX_SERIES:])
 
     async def _put_trigger(self, _: Any) -> None:
         """As the driver: ignored unless armed and idle."""
@@ -213,10 +220,11 @@ class EigerRecords:
         if self._armed and idle and not self.hanging:
             self._task = asyncio.get_running_loop().create_task(self._take_frame())
 
-    async def _take_frame(self) -> None:
+    async def _take_frame(self, ends: float | None = None) -> None:
         loop = asyncio.get_running_loop()
         exposure_s = self._exposure_s.value
-        ends = loop.time() + self._wall_s(exposure_s)
+        if ends is None:
+            ends = loop.time() + self._wall_s(exposure_s)
         exposure = await self._expose(exposure_s)
         if (rest := ends - loop.time()) > 0:
             try:
@@ -240,8 +248,7 @@ class EigerRecords:
         await self._brightest.post(float(frame.max(where=mask == 0, initial=0)))
         total = float(frame.sum(where=valid, dtype=np.uint64))
         await self._total.post(total)
-        self._totals_so_far = [*self._totals_so_far, total][-MAX_SERIES:]
-        await self._totals.post(self._totals_so_far)
+        self._totals_so_far.append(total)
         if self._capture.value == "Capture":
             await self._write(frame, mask)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from ptychrome.devices.ioc.axes import Axis
 from ptychrome.devices.ioc.channels import Database, count, number, series
+from ptychrome.devices.ioc.detector import EigerRecords
 
 CAPTURED = ("X", "Y", "I0", "Ring")
 
@@ -29,8 +30,7 @@ class FlightRecords:
     prefix : str
     axes : (Axis, Axis)
         x and y of the stage.
-    trigger : coroutine function
-        ``await trigger()`` is one exposure; False if the detector ignored it.
+    detector : EigerRecords
     monitors : mapping
         Channels of ``I0`` and ``Ring``.
     wall_s : callable
@@ -42,11 +42,11 @@ class FlightRecords:
         database: Database,
         prefix: str,
         axes: tuple[Axis, Axis],
-        trigger: Callable[[], Awaitable[bool]],
+        detector: EigerRecords,
         monitors: dict[str, Any],
         wall_s: Callable[[float], float],
     ) -> None:
-        self._axes, self._trigger, self._monitors, self._wall_s = axes, trigger, monitors, wall_s
+        self._axes, self._detector, self._monitors, self._wall_s = axes, detector, monitors, wall_s
         self._abort = asyncio.Event()
 
         def add(name: str, channel: Any) -> Any:
@@ -78,6 +78,7 @@ class FlightRecords:
                 axis.speed = 0.0
             for name, values in taken.items():
                 await self._waveforms[name].post(values)
+            await self._detector.post_totals()
             await self._captured.post(len(taken["Time"]))
 
     async def _fly(self, taken: dict[str, list[float]]) -> None:
@@ -93,21 +94,21 @@ class FlightRecords:
             place = [a + v * (point * period_s) for a, v in zip(first, velocity, strict=True)]
             for axis, position, v in zip(self._axes, place, velocity, strict=True):
                 await axis.pass_by(position, v)
-            if not await self._trigger():
+            # what it takes to simulate a frame is not dead time: the next one ends when it should
+            ends = began + self._wall_s(point * period_s + self._exposure.value)
+            if not await self._detector.trigger_from_outside(ends):
                 break
             values = [*place, *(self._monitors[name].value for name in CAPTURED[2:]), loop.time() - began]
             for name, value in zip((*CAPTURED, "Time"), values, strict=True):
                 taken[name].append(value)
-            await self._rest(0.0, began + self._wall_s((point + 1) * period_s) - loop.time())
         else:
             margin_s = (self._exposure.value + self._ramp.value) / 2
             for axis, end, v in zip(self._axes, last, velocity, strict=True):
                 await axis.pass_by(end + v * margin_s, 0.0)
         await self._rest(self._ramp.value)
 
-    async def _rest(self, seconds: float, wall_s: float | None = None) -> None:
+    async def _rest(self, seconds: float) -> None:
         """Wait, unless the flight is aborted."""
-        rest = self._wall_s(seconds) if wall_s is None else wall_s
-        if rest > 0:
+        if (wall_s := self._wall_s(seconds)) > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._abort.wait(), rest)
+                await asyncio.wait_for(self._abort.wait(), wall_s)

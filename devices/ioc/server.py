@@ -86,7 +86,7 @@ class SimulatedIOC:
             self.database,
             f"{prefix}Fly:",
             (self.axes["Stage:X"], self.axes["Stage:Y"]),
-            self._eiger.trigger_from_outside,
+            self._eiger,
             {"I0": self._i0, "Ring": self._ring},
             self.wall_s,
         )
