@@ -240,7 +240,7 @@ class LineFlyer(Device):
             self._before = {key: value for device in self._devices for key, value in device.read().items()}
             for taken in self._fly(line):
                 self._taken.append(taken)
-                if len(self._taken) == line.frames:
+                if len(self._taken) == line.frames and not self._halting.is_set():
                     whole = True
                     flown.set_finished()  # documents do not wait for the stage to come to rest
         except Exception as error:  # a thread has nobody else to tell
