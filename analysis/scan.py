@@ -107,6 +107,12 @@ class ScanGeometry:
         signs = np.array([self.orientation.row_sign, self.orientation.column_sign])
         return (-stage_yx_m - np.asarray(self.center_m)) * signs / np.asarray(self.pixel_m)
 
+    def travel_px(self, travel_yx_m: tuple[float, float]) -> tuple[float, float]:
+        """(row, column) way of the probe, object pixels, for a way (y, x) of the sample, m."""
+        start, end = self.offsets_px(np.array([(0.0, 0.0), travel_yx_m]))
+        rows, columns = end - start
+        return float(rows), float(columns)
+
 
 @dataclass(frozen=True)
 class DiffractionData:
@@ -128,6 +134,9 @@ class DiffractionData:
         Amplitude of the incident beam of each frame, relative to its mean.
     pixel_m : (float, float)
         Object pixel along rows and columns, m.
+    travel_px : (float, float)
+        (row, column) way of the probe over the object during one exposure, object pixels; there and back are
+        the same, and the positions are those in the middle.
     """
 
     amplitude: NDArray[np.float32]
@@ -137,6 +146,7 @@ class DiffractionData:
     photons: float
     scale: NDArray[np.float32]
     pixel_m: tuple[float, float]
+    travel_px: tuple[float, float] = (0.0, 0.0)
 
 
 def prepare(
@@ -147,6 +157,7 @@ def prepare(
     mask: NDArray | None = None,
     dark: NDArray | None = None,
     i0: NDArray[np.float64] | None = None,
+    travel_yx_m: tuple[float, float] = (0.0, 0.0),
     margin_px: int = 2,
 ) -> DiffractionData:
     """Turn counts and stage readings into amplitudes and pixel positions.
@@ -165,6 +176,8 @@ def prepare(
         Subtracted from every frame.
     i0 : (n,) float, optional
         Incident intensity of each frame, any unit; becomes the scale of the frame.
+    travel_yx_m : (float, float), m
+        Way (y, x) of the sample during one exposure, at constant speed.
     margin_px : int
         Pixels added around the scanned field.
 
@@ -203,6 +216,7 @@ def prepare(
         photons=float(np.mean(total[total >= np.quantile(total, 0.9)])),
         scale=np.sqrt(relative).astype(np.float32),
         pixel_m=geometry.pixel_m,
+        travel_px=geometry.travel_px(travel_yx_m),
     )
 
 

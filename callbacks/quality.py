@@ -194,7 +194,8 @@ def detector_residual(
     (ny, nx) float32
         Mean of 4 (√I − |Ψ|)² over positions, zero frequency in the middle; 1 is photon noise.
     """
-    model = ForwardModel(data, stage, stage.pixel_points if isinstance(stage, MlOptions) else 0)
+    points = (stage.pixel_points, stage.motion_points) if isinstance(stage, MlOptions) else ()
+    model = ForwardModel(data, stage, *points)
     of_pixels, _ = residual_map(data.amplitude, model.amplitudes(model.begin(reconstruction)))
     return fft.fftshift(of_pixels).astype(np.float32)
 

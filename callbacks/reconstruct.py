@@ -184,7 +184,16 @@ def load(job: EnergyJob, geometry: ScanGeometry) -> tuple[DiffractionData, NDArr
     if geometry.orientation.transpose:
         frames = frames.swapaxes(1, 2)
         mask, dark, probe = (None if a is None else np.swapaxes(a, -1, -2) for a in (mask, dark, probe))
-    return prepare(frames, geometry, job.stage_yx_m, mask=mask, dark=dark, i0=job.i0), probe
+    data = prepare(
+        frames,
+        geometry,
+        job.stage_yx_m,
+        mask=mask,
+        dark=dark,
+        i0=job.i0,
+        travel_yx_m=job.metadata.travel_m,
+    )
+    return data, probe
 
 
 def _read(

@@ -72,13 +72,13 @@ class FrameAssets:
         if place != self._place:
             self._place, self._resource = place, self._resource_of(place, **parameters)
 
-    def add(self, index: int) -> None:
-        """A frame lies at `index` of the dataset."""
+    def add(self, index: int, count: int = 1) -> None:
+        """So many frames lie at `index` of the dataset and behind it, each of an event of its own."""
         datum = {
             "uid": f"{self._resource['uid']}/{index}",
             "stream_resource": self._resource["uid"],
             "descriptor": "",
-            "indices": {"start": index, "stop": index + 1},
+            "indices": {"start": index, "stop": index + count},
             "seq_nums": {"start": 0, "stop": 0},
         }
         self._waiting.append((self._resource, datum))

@@ -114,12 +114,32 @@ class SimulatedEiger(FileDetector):
         return path
 
     def _take(self) -> int:
-        assert self._file is not None
-        started = time.monotonic()
-        exposure_s = float(self.exposure_time.get())
-        frame = self._expose(exposure_s)
-        rest_s = self._clock.wall_s(exposure_s) - (time.monotonic() - started)
-        if self._closing.wait(max(rest_s, 0.0)):
+        return self.record(time.monotonic() + self._clock.wall_s(float(self.exposure_time.get())))
+
+    def record(self, until: float) -> int:
+        """Expose one frame into the file or series, now.
+
+        Parameters
+        ----------
+        until : float
+            By the monotonic clock, when the exposure ends.
+
+        Returns
+        -------
+        int
+            Its index there.
+
+        Raises
+        ------
+        RuntimeError
+            If the detector was unstaged meanwhile, or is not staged.
+        OSError
+            If the frame cannot be written.
+        """
+        if self._file is None:
+            raise self._cut_short()
+        frame = self._expose(float(self.exposure_time.get()))
+        if self._closing.wait(max(until - time.monotonic(), 0.0)):
             raise self._cut_short()
         index = self._file.append(frame)
         self.total.put(self._sum(frame))

@@ -17,14 +17,14 @@ from typing import Any
 
 from ophyd import ADComponent as ADCpt
 from ophyd import Component as Cpt
-from ophyd import EigerDetectorCam, EpicsSignalRO, EpicsSignalWithRBV, Signal
+from ophyd import EigerDetectorCam, EpicsSignal, EpicsSignalRO, EpicsSignalWithRBV, Signal
 from ophyd.areadetector.plugins import HDF5Plugin_V34, PluginBase, ROIPlugin_V34, StatsPlugin_V34
 
 from ptychrome.devices.assets import FrameAssets
 from ptychrome.devices.file_detector import FileDetector
 from ptychrome.devices.frame_file import DATA_DATASET
 
-INTERNAL_SERIES, YES = 0, 1
+INTERNAL_SERIES, EXTERNAL_SERIES = 0, 2
 STREAM_SOURCE = 2  # DataSource: None, FileWriter, Stream
 STREAM_TO_FILE = 2  # FileWriteMode: Single, Capture, Stream
 MANY_TRIGGERS = 100_000  # more than a run has, and few enough for ADEiger's list of files
@@ -94,9 +94,15 @@ class EpicsEiger(FileDetector):
         Photon energy, eV; without it the camera's energy and threshold are left alone.
     name : str
         Data keys start with it: ``<name>_image`` (external) and ``<name>_total``, the sum of the frame.
-        Beside these: ``brightest``, the counts of its brightest pixel.
+        Beside these: ``brightest``, the counts of its brightest pixel; ``totals``, the sums of all frames
+        since ``totals_acquire`` was set.
     companions : Companions
         See `ptychrome.devices.file_detector`.
+
+    Attributes
+    ----------
+    external_triggers : bool
+        Whether staging prepares for triggers from outside, one for each frame.
     """
 
     cam = ADCpt(EigerDetectorCam, "cam1:", kind="omitted")
@@ -111,6 +117,8 @@ class EpicsEiger(FileDetector):
     image_mask_dataset = Cpt(Signal, value="", kind="config")
     total = Cpt(EpicsSignalRO, "Stats1:Total_RBV", kind="hinted")
     brightest = Cpt(EpicsSignalRO, "Stats1:MaxValue_RBV", kind="omitted")
+    totals = Cpt(EpicsSignalRO, "Stats1:TSTotal", kind="omitted", lazy=True)  # nobody needs it but flyers
+    totals_acquire = Cpt(EpicsSignal, "Stats1:TS:TSAcquire", kind="omitted", lazy=True)
 
     def __init__(
         self, prefix: str = "", *, site: DetectorSite, energy: Any = None, name: str, **kwargs: Any
@@ -119,6 +127,7 @@ class EpicsEiger(FileDetector):
         self.image_mask_dataset.put(site.mask_dataset)
         self._site = site
         self._energy = energy
+        self.external_triggers = False
         self._news = threading.Condition()
         self._written = self._taken = 0
         self._lost: str | None = None
@@ -211,8 +220,8 @@ class EpicsEiger(FileDetector):
             settings["photon_energy"] = energy_eV
             settings["threshold_energy"] = energy_eV / 2
         settings |= {
-            "cam.trigger_mode": INTERNAL_SERIES,
-            "cam.manual_trigger": YES,
+            "cam.trigger_mode": EXTERNAL_SERIES if self.external_triggers else INTERNAL_SERIES,
+            "cam.manual_trigger": int(not self.external_triggers),
             "cam.num_triggers": MANY_TRIGGERS,
             "cam.num_images": 1,
             "cam.acquire_period": self._exposure_s,
@@ -319,6 +328,12 @@ class EpicsEiger(FileDetector):
             )
         if self._lost:
             raise DetectorError(self._lost)
+
+    def frames_written(self, wanted: int, patience_s: float) -> int:
+        """How many frames are in the file, as soon as there are so many as wanted, or after that time."""
+        with self._news:
+            self._news.wait_for(lambda: self._written >= wanted or self._closing.is_set(), patience_s)
+            return self._written
 
     def _source(self) -> str:
         return f"PV:{self.prefix}HDF1:FullFileName_RBV"

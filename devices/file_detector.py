@@ -94,6 +94,11 @@ class FileDetector(Device):
         if self._assets is not None:
             yield from self._assets.collect()
 
+    def announce(self, index: int, count: int = 1) -> None:
+        """Hand over the documents of so many frames from `index` on with the next events; for flyers."""
+        if self._assets is not None:
+            self._assets.add(index, count)
+
     def _begin(self, assets: FrameAssets) -> None:
         self._assets = assets
         self._closing.clear()

@@ -26,6 +26,7 @@ from ptychrome.devices.file_detector import Companions
 from ptychrome.devices.shutter import Shutter
 from ptychrome.devices.signals import Quantity
 from ptychrome.devices.simplon_simulator import SimplonSimulator
+from ptychrome.devices.simulated_flyer import SimulatedFlyer
 from ptychrome.devices.twin.nuisances import FULL_CURRENT_MA
 
 
@@ -45,6 +46,7 @@ class Twin(Protocol):
 
     energy_eV: float
     stage_m: tuple[float, float]  # (x, y) of the sample, CXI frame
+    stage_velocity_m_s: tuple[float, float]
     shutter_open: bool
 
     @property
@@ -64,6 +66,11 @@ class SimulatedAxis(SoftPositioner):
     settle_s : float
     start : float
         Position when made.
+
+    Attributes
+    ----------
+    speed : float
+        Units per second, towards positive, at which it passes by in a flight.
     """
 
     def __init__(self, *, velocity: float, settle_s: float = 0.0, start: float = 0.0, **kwargs: Any) -> None:
@@ -73,6 +80,7 @@ class SimulatedAxis(SoftPositioner):
         self._settle_s = settle_s
         self._timer: threading.Timer | None = None
         self._departure = (0.0, 1.0, start, start)  # time, duration, from, to
+        self.speed = 0.0
         self._set_position(start)
 
     def _setup_move(self, position: float, status: DeviceStatus) -> None:
@@ -94,6 +102,11 @@ class SimulatedAxis(SoftPositioner):
         self._set_position(position)
         self._done_moving()
 
+    def pass_by(self, position: float, speed: float) -> None:
+        """Be at a position in the course of a flight, whose pace is that of the flyer."""
+        self.speed = speed
+        self._set_position(position)
+
     def stop(self, *, success: bool = False) -> None:
         """Stop where the axis is by now."""
         timer, self._timer = self._timer, None
@@ -106,6 +119,7 @@ class SimulatedAxis(SoftPositioner):
         super().stop(success=success)
 
 
+SPEED_M_S = 20e-6  # of the raster stage
 HOME_DEG = bragg_angle_deg(5420.0)
 
 
@@ -120,8 +134,8 @@ class SimulatedDCM(DCM):
 class SimulatedStage(Device):
     """Piezo raster stage: translation of the sample in the CXI frame, m."""
 
-    x = Cpt(SimulatedAxis, egu="m", limits=(-50e-6, 50e-6), velocity=20e-6, settle_s=0.005, kind="hinted")
-    y = Cpt(SimulatedAxis, egu="m", limits=(-50e-6, 50e-6), velocity=20e-6, settle_s=0.005, kind="hinted")
+    x = Cpt(SimulatedAxis, egu="m", limits=(-50e-6, 50e-6), velocity=SPEED_M_S, settle_s=0.005, kind="hinted")
+    y = Cpt(SimulatedAxis, egu="m", limits=(-50e-6, 50e-6), velocity=SPEED_M_S, settle_s=0.005, kind="hinted")
 
 
 class SimulatedKB(Device):
@@ -154,6 +168,7 @@ class SimulatedBeamline:
     dcm: SimulatedDCM
     stage: SimulatedStage
     eiger: SimulatedEiger
+    flyer: SimulatedFlyer
     kb: SimulatedKB
     i0: Quantity
     ring_current: Quantity
@@ -203,6 +218,7 @@ def simulated_beamline(
     def expose(exposure_s: float) -> NDArray[np.uint32]:
         twin.energy_eV = dcm.energy.position
         twin.stage_m = (stage.x.position, stage.y.position)
+        twin.stage_velocity_m_s = (stage.x.speed, stage.y.speed)
         twin.shutter_open = bool(shutter.is_open.get())
         exposure = twin.expose(exposure_s)
         i0.put(float(exposure.i0))
@@ -220,4 +236,7 @@ def simulated_beamline(
         companions=Companions(monitors=(i0, ring_current), shutter=shutter, probe=probe),
         stream=stream,
     )
-    return SimulatedBeamline(dcm, stage, eiger, kb, i0, ring_current, shutter)
+    flyer = SimulatedFlyer(
+        name="flyer", detector=eiger, stage=stage, dcm=dcm, clock=shared_clock, max_speed_m_s=SPEED_M_S
+    )
+    return SimulatedBeamline(dcm, stage, eiger, flyer, kb, i0, ring_current, shutter)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ptychrome.edges import tabulated_edge_eV
 from ptychrome.plans.energies import segments
-from ptychrome.plans.spectro_ptycho import find_axis, find_frame_detector, spectro_ptycho
+from ptychrome.plans.scan import find_axis, find_frame_detector
+from ptychrome.plans.spectro_ptycho import spectro_ptycho
 from ptychrome.plans.trajectories import positions, square
 from ptychrome.plans.transmission import Transmission
 

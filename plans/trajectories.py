@@ -47,6 +47,35 @@ def square(
     return _describe(kind="square", width_m=width_m, step_m=step_m, center_m=center_m, snake=snake)
 
 
+def rows(
+    width_m: float,
+    step_m: float,
+    row_m: float,
+    *,
+    center_m: Sequence[float] = (0.0, 0.0),
+    snake: bool = True,
+) -> dict[str, Any]:
+    """Raster of a square with rows along x that are finer than their distance, for fly scans.
+
+    Parameters
+    ----------
+    width_m, step_m, center_m, snake
+        See `square`; the step is along a row.
+    row_m : float
+        Distance of neighbouring rows.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+    return _describe(kind="rows", width_m=width_m, step_m=step_m, row_m=row_m, center_m=center_m, snake=snake)
+
+
 def jittered(
     width_m: float,
     step_m: float,
@@ -121,7 +150,7 @@ def positions(trajectory: Mapping[str, Any]) -> Positions:
     Parameters
     ----------
     trajectory : mapping
-        From `square`, `jittered` or `fermat`, or ``{"kind": "points", "x": […], "y": […]}``.
+        From `square`, `rows`, `jittered` or `fermat`, or ``{"kind": "points", "x": […], "y": […]}``.
 
     Returns
     -------
@@ -135,6 +164,33 @@ def positions(trajectory: Mapping[str, Any]) -> Positions:
         positions or more than a million; the message names the field.
     """
     return _parse(trajectory).positions()
+
+
+def lines(trajectory: Mapping[str, Any]) -> list[Positions]:
+    """The straight lines of equal steps that a trajectory consists of, for a stage that does not stop.
+
+    Parameters
+    ----------
+    trajectory : mapping
+        From `square` or `rows`.
+
+    Returns
+    -------
+    list of (n, 2) float64, m
+        As `positions` has them, line by line.
+
+    Raises
+    ------
+    ValueError
+        As for `positions`, or if the trajectory does not consist of lines.
+    """
+    parsed = _parse(trajectory)
+    if not isinstance(parsed, _Square | _Rows):
+        raise ValueError(
+            f"trajectory: {trajectory['kind']!r} cannot be flown; expected a kind that consists of lines: "
+            "'square' or 'rows'"
+        )
+    return parsed.lines()
 
 
 class _Trajectory(BaseModel):
@@ -161,32 +217,53 @@ class _Area(_Trajectory):
     center_m: tuple[Finite, Finite] = (0.0, 0.0)
     snake: bool = True
 
-    def _steps(self) -> int:
-        steps = math.floor(self.width_m / self.step_m + 1e-6)
+    def _steps(self, name: str = "step_m") -> int:
+        step_m = getattr(self, name)
+        steps = math.floor(self.width_m / step_m + 1e-6)
         if steps < 1:
-            raise ValueError(f"trajectory: step_m {self.step_m:g} exceeds width_m {self.width_m:g}")
+            raise ValueError(f"trajectory: {name} {step_m:g} exceeds width_m {self.width_m:g}")
         if steps**2 > MAX_POSITIONS:
             raise ValueError(
-                f"trajectory: width_m {self.width_m:g} by step_m {self.step_m:g} makes more than "
+                f"trajectory: width_m {self.width_m:g} by {name} {step_m:g} makes more than "
                 f"{MAX_POSITIONS} positions"
             )
         return steps
 
 
-class _Square(_Area):
-    kind: Literal["square"]
+class _Raster(_Area):
+    def _axis(self, name: str) -> NDArray[np.float64]:
+        steps = self._steps(name)
+        return (np.arange(steps + 1) - steps / 2) * getattr(self, name)
+
+    def _rows(self) -> NDArray[np.float64]:
+        return self._axis("step_m")
+
+    def lines(self) -> list[Positions]:
+        x = self._axis("step_m")
+        ways = (x[::-1] if self.snake and row % 2 else x for row in range(len(self._rows())))
+        return [
+            np.column_stack([way, np.full(len(way), y)]) + self.center_m
+            for way, y in zip(ways, self._rows(), strict=True)
+        ]
 
     def positions(self) -> Positions:
-        steps = self._steps()
-        line = (np.arange(steps + 1) - steps / 2) * self.step_m
-        y, x = np.meshgrid(line, line, indexing="ij")
-        if self.snake:
-            x[1::2] = x[1::2, ::-1]
-        return np.column_stack([x.ravel(), y.ravel()]) + self.center_m
+        return np.concatenate(self.lines())
 
 
-class _Jittered(_Square):
-    kind: Literal["jittered"]  # type: ignore[assignment]
+class _Square(_Raster):
+    kind: Literal["square"]
+
+
+class _Rows(_Raster):
+    kind: Literal["rows"]
+    row_m: Positive
+
+    def _rows(self) -> NDArray[np.float64]:
+        return self._axis("row_m")
+
+
+class _Jittered(_Raster):
+    kind: Literal["jittered"]
     jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.25
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -214,7 +291,7 @@ class _Fermat(_Area):
 
 
 _ADAPTER: TypeAdapter[_Trajectory] = TypeAdapter(
-    Annotated[_Square | _Jittered | _Fermat | _Points, Field(discriminator="kind")]
+    Annotated[_Square | _Rows | _Jittered | _Fermat | _Points, Field(discriminator="kind")]
 )
 
 

@@ -7,7 +7,7 @@ from bluesky import plan_stubs as bps
 from bluesky import preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
-from ptychrome.plans.spectro_ptycho import find_frame_detector
+from ptychrome.plans.scan import find_frame_detector
 
 
 class Transmission:

@@ -22,6 +22,7 @@ from ptychrome.devices.epics import (
 )
 from ptychrome.devices.epics_eiger import DetectorSite, EpicsEiger
 from ptychrome.devices.epics_filewriter import FileWriterEiger
+from ptychrome.devices.epics_flyer import EpicsFlyer
 from ptychrome.devices.file_detector import Companions
 from ptychrome.profiles.beamline_settings import BeamlineSettings, EigerSettings, StageSettings
 
@@ -33,6 +34,7 @@ class Beamline:
     dcm: EpicsDCM
     stage: EpicsStage | EpicsMotorStage
     eiger: EpicsEiger
+    flyer: EpicsFlyer | None
     kb: EpicsKB
     i0: EpicsIonChamber
     ring_current: EpicsRingCurrent
@@ -103,15 +105,17 @@ def beamline(settings: BeamlineSettings, frames: Path) -> Beamline:
     i0 = EpicsIonChamber(settings.i0, name="i0", labels={"detectors"})
     ring_current = EpicsRingCurrent(settings.ring_current, name="ring_current", labels={"detectors"})
     shutter = EpicsShutter(settings.shutter, name="shutter")
+    stage = _stage(settings.stage)
+    companions = Companions(monitors=(i0, ring_current), shutter=shutter, probe=settings.probe.model_dump())
+    eiger = _eiger(settings.eiger, frames, dcm.energy, companions)
+    flyer = None
+    if settings.flyer is not None:
+        flyer = EpicsFlyer(name="flyer", detector=eiger, stage=stage, dcm=dcm, **settings.flyer.model_dump())
     return Beamline(
         dcm=dcm,
-        stage=_stage(settings.stage),
-        eiger=_eiger(
-            settings.eiger,
-            frames,
-            dcm.energy,
-            Companions(monitors=(i0, ring_current), shutter=shutter, probe=settings.probe.model_dump()),
-        ),
+        stage=stage,
+        eiger=eiger,
+        flyer=flyer,
         kb=EpicsKB(settings.kb, name="kb", labels={"motors"}),
         i0=i0,
         ring_current=ring_current,

@@ -78,6 +78,25 @@ class StageSettings(_Section):
     timeout_s: PositiveFloat = 10.0
 
 
+class FlyerSettings(_Section):
+    """The controller of fly scans; see `ptychrome.devices.epics_flyer.EpicsFlyer`.
+
+    Attributes
+    ----------
+    max_speed_m_s : float
+        Of the stage, on a line.
+    ramp_s : float
+        Time to come to speed and to rest.
+    patience_s : float
+        How much longer than planned a line may take.
+    """
+
+    prefix: Record
+    max_speed_m_s: PositiveFloat = 20e-6
+    ramp_s: PositiveFloat = 0.02
+    patience_s: PositiveFloat = 5.0
+
+
 class EigerSettings(_Section):
     """The detector; see `ptychrome.devices.epics_eiger.DetectorSite`.
 
@@ -160,6 +179,7 @@ class BeamlineSettings(SessionSettings):
     dcm: DCMSettings
     stage: StageSettings
     eiger: EigerSettings
+    flyer: FlyerSettings | None = None
     kb: Record
     i0: Record
     ring_current: Record

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from ptychrome.analysis.engines.backend import Array, Backend, Unscattered, backend_of
+from ptychrome.analysis.engines.motion import Motion
 from ptychrome.analysis.engines.pixel import PixelPoints
 from ptychrome.analysis.engines.reconstruction import (
     Reconstruction,
@@ -86,15 +87,20 @@ class ForwardModel:
         Likelihood, probe modes and backend.
     pixel_points : int
         Points per axis within a detector pixel.
+    motion_points : int
+        Points along the way of the probe during an exposure.
     """
 
-    def __init__(self, data: DiffractionData, options: EngineOptions, pixel_points: int = 0) -> None:
+    def __init__(
+        self, data: DiffractionData, options: EngineOptions, pixel_points: int = 0, motion_points: int = 1
+    ) -> None:
         ny, nx = data.amplitude.shape[1:]
         self.data, self._options = data, options
         self.backend: Backend = backend_of(options.backend)
         self.amplitude = self.backend.asarray(data.amplitude)
         self._pixel = PixelPoints((ny, nx), max(1, pixel_points), pixel_points > 0, self.backend)
-        waves = max(1, pixel_points) ** 2 * options.probe_modes
+        self._motion = Motion(data.travel_px, motion_points, self.backend)
+        waves = max(1, pixel_points) ** 2 * options.probe_modes * self._motion.count
         self._batch = min(self.backend.batch(8 * waves * ny * nx), len(data.amplitude))
         self._floor = float(MODULUS_FLOOR * data.photons / (ny * nx))
         self._frequencies = tuple(self.backend.asarray(fft.fftfreq(n).astype(np.float32)) for n in (ny, nx))
@@ -251,8 +257,9 @@ class ForwardModel:
 
     def _waves(self, state: State, order: NDArray[np.int64] | None) -> Iterator[tuple[Any, ...]]:
         """Ramps, probes at their places, index, far field of the probe alone (or None) of each batch."""
-        probe_hat = self.transformed(self.central(state.probe))
-        far = self._pixel.far_field(state.probe)
+        probe = self._motion.spread(state.probe)
+        probe_hat = self.transformed(self.central(probe))
+        far = self._pixel.far_field(probe)
         gradient = None if far is None else far * 0
         # O − 1 multiplies the probe in the window where the probe alone is added in the far field
         scatterer = state.object if far is None else state.object - 1
@@ -261,7 +268,7 @@ class ForwardModel:
             unscattered = None
             if far is not None:
                 shift = self._fraction[index] + state.shift[index]
-                phases = self._pixel.phases(shift, state.probe.shape[0])
+                phases = self._pixel.phases(shift, probe.shape[0])
                 unscattered = Unscattered(far, *ramps, phases, gradient)
             yield ramps, scatterer, self.probes(probe_hat, ramps), index, unscattered
 
@@ -272,7 +279,8 @@ class ForwardModel:
         backend = self.backend
         object_gradient = backend.zeros(tuple(state.object.shape), "complex64")
         window = tuple(self.data.amplitude.shape[1:])
-        change_hat = backend.zeros((state.probe.shape[0], *window), "complex64")
+        modes = state.probe.shape[0] * self._motion.count
+        change_hat = backend.zeros((modes, *window), "complex64")
         derivatives = self.derivatives(state.object) if positions else None
         slopes, moments, unscattered = [], [], None
         for ramps, scatterer, probes, index, unscattered in self._waves(state, order):
@@ -291,7 +299,7 @@ class ForwardModel:
             probe_power = backend.xp.maximum(probe_power, self.powers(state)[0] * (count / total))
         return Gradient(
             object_gradient,
-            self._pixel.probe_gradient(backend.ifft2(change_hat), far_gradient),
+            self._motion.gathered(self._pixel.probe_gradient(backend.ifft2(change_hat), far_gradient)),
             probe_power,
             self._pixel.object_power(object_power, count),
             backend.to_host(backend.xp.concat(slopes)),
@@ -306,7 +314,7 @@ class ForwardModel:
         corner = self.data.corner if order is None else self.data.corner[order]
         np.add.at(visits, tuple(corner.T), 1)
         visits_hat = xp.fft.rfftn(self.backend.asarray(visits))
-        probe = self.central(state.probe)
+        probe = self.central(self._motion.spread(state.probe))
         own = self.backend.zeros(shape, "float32")
         own[:ny, :nx] = xp.sum(xp.real(probe) ** 2 + xp.imag(probe) ** 2, axis=0)
         lit = xp.fft.irfftn(visits_hat * xp.fft.rfftn(own), s=shape, axes=(0, 1))

@@ -24,7 +24,8 @@ def ml(
     """Preconditioned gradient steps with Nesterov momentum, restarted when the error rises.
 
     Minimises Σ(√I − |Ψ|)² (amplitudes have nearly constant variance under Poisson noise) or the Poisson
-    likelihood, with the integration of each detector pixel in the model (physics.md, "What is attainable").
+    likelihood, with the integration of each detector pixel (physics.md, "What is attainable") and the motion
+    during an exposure in the model.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ def ml(
     Reconstruction
         After each sweep.
     """
-    model = ForwardModel(data, options, options.pixel_points)
+    model = ForwardModel(data, options, options.pixel_points, options.motion_points)
     refinement = Refinement(model, options, prior)
     now = ahead = model.begin(guess)
     rng = np.random.default_rng(options.seed)

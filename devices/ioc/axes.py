@@ -69,6 +69,8 @@ class Axis:
     Attributes
     ----------
     position : float
+    speed : float
+        Units per second at which it passes by in a flight.
     next_fault : Fault
         What happens to the next motion.
     listeners : list of coroutine functions
@@ -78,6 +80,8 @@ class Axis:
     def __init__(self, model: AxisModel, wall_s: Callable[[float], float]) -> None:
         self.model = model
         self.position = model.start
+        self.speed = 0.0
+        self._told = 0.0  # when the listeners heard of it last
         self.next_fault = Fault.NONE
         self.listeners: list[Callable[[float], Awaitable[None]]] = []
         self._wall_s = wall_s
@@ -122,8 +126,17 @@ class Axis:
                 await self._arrive(start + distance if fault else target)
             return fault
 
+    async def pass_by(self, position: float, speed: float) -> None:
+        """Be at a position in the course of a flight, whose pace is that of who flies it.
+
+        Readbacks follow at their own pace, and when it rests.
+        """
+        self.position, self.speed = position, speed
+        if not speed or time.monotonic() - self._told > TICK_S:
+            await self._arrive(position)
+
     async def _arrive(self, position: float) -> None:
-        self.position = position
+        self.position, self._told = position, time.monotonic()
         for listener in self.listeners:
             await listener(position)
 

@@ -19,6 +19,7 @@ from caproto import (
 Put = Callable[[Any], Awaitable[None]]
 Database = dict[str, ChannelData]
 TEXT_LENGTH = 256
+MAX_SERIES = 10_000
 
 
 class _Channel:
@@ -53,6 +54,10 @@ class Number(_Channel, ChannelDouble):
     """A floating-point record."""
 
 
+class Series(_Channel, ChannelDouble):
+    """A waveform record of floating-point numbers."""
+
+
 class Count(_Channel, ChannelInteger):
     """A long-integer record."""
 
@@ -79,6 +84,13 @@ class Label(_Channel, ChannelString):
 def number(value: float = 0.0, *, units: str = "", precision: int = 6, **limits: float) -> Number:
     """A `Number`; limits as ``lower_ctrl_limit`` and ``upper_ctrl_limit``."""
     return Number(value=value, units=units, precision=precision, **limits)
+
+
+def series() -> Series:
+    """A `Series` that is empty at first and that clients cannot write."""
+    made = Series(value=[], max_length=MAX_SERIES)
+    made.read_only = True
+    return made
 
 
 def count(value: int = 0) -> Count:

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from ptychrome.devices.detector_model import DetectorModel
 from ptychrome.devices.frame_file import FrameFile
-from ptychrome.devices.ioc.channels import Database, choice, count, label, number, setting, text
+from ptychrome.devices.ioc.channels import (
+    MAX_SERIES,
+    Database,
+    choice,
+    count,
+    label,
+    number,
+    series,
+    setting,
+    text,
+)
 from ptychrome.devices.ioc.file_writer import FileWriterRecords
 
 OFF_ON, NO_YES, ENABLE = "Off|On", "No|Yes", "Disable|Enable"
@@ -66,6 +76,7 @@ class EigerRecords:
         self._model = model
         self._file: FrameFile | None = None
         self._frames = 0
+        self._totals_so_far: list[float] = []
         self._armed = False
         self._disarming = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -84,7 +95,7 @@ class EigerRecords:
         add("AcquirePeriod", lambda: number(1.0, units="s"))
         self._photon_energy = add("PhotonEnergy", lambda: number(8047.8, units="eV", precision=2))
         self._threshold = add("ThresholdEnergy", lambda: number(4023.9, units="eV", precision=2))
-        add("TriggerMode", lambda: choice(TRIGGER_MODES))
+        self._trigger_mode = add("TriggerMode", lambda: choice(TRIGGER_MODES))
         add("ManualTrigger", lambda: choice(NO_YES))
         self._n_triggers = add("NumTriggers", lambda: count(1))
         n_images = add("NumImages", lambda: count(1))
@@ -150,6 +161,9 @@ class EigerRecords:
     def _add_statistics(self, database: Database, prefix: str) -> None:
         add = self._add_plugin(database, prefix, "NDPluginStats", "STATS1", "EIGER")
         add("ComputeStatistics", lambda: choice(NO_YES))
+        database[f"{prefix}TS:TSAcquire"] = erase = count(0)
+        erase.on_put = self._erase_totals
+        self._totals = database[f"{prefix}TSTotal"] = series()
         self._total = database[f"{prefix}Total_RBV"] = number(0.0, units="counts", precision=0)
         self._brightest = database[f"{prefix}MaxValue_RBV"] = number(0.0, units="counts", precision=0)
 
@@ -197,16 +211,35 @@ class EigerRecords:
         await self._file_writer.disarm()
         await self._armed_record.post("Unarmed")
 
+    async def trigger_from_outside(self, ends: float) -> bool:
+        """One frame, whose exposure ends then by the loop's clock, for a trigger at the detector's input.
+
+        False where it is ignored.
+        """
+        if not self._armed or self.hanging or self._trigger_mode.value != "External Series":
+            return False
+        await self._take_frame(ends)
+        return True
+
+    async def _erase_totals(self, _: Any) -> None:
+        self._totals_so_far.clear()
+        await self.post_totals()
+
+    async def post_totals(self) -> None:
+        """Bring the time series of the sums up to date, which does not happen with every frame."""
+        await self._totals.post(self._totals_so_far[-MAX_SERIES:])
+
     async def _put_trigger(self, _: Any) -> None:
         """As the driver: ignored unless armed and idle."""
         idle = self._task is None or self._task.done()
         if self._armed and idle and not self.hanging:
             self._task = asyncio.get_running_loop().create_task(self._take_frame())
 
-    async def _take_frame(self) -> None:
+    async def _take_frame(self, ends: float | None = None) -> None:
         loop = asyncio.get_running_loop()
         exposure_s = self._exposure_s.value
-        ends = loop.time() + self._wall_s(exposure_s)
+        if ends is None:
+            ends = loop.time() + self._wall_s(exposure_s)
         exposure = await self._expose(exposure_s)
         if (rest := ends - loop.time()) > 0:
             try:
@@ -231,7 +264,9 @@ class EigerRecords:
         frame, mask = exposure.counts[window], self._model.mask[window]
         valid = (mask == 0) & (frame < 2**self._model.bit_depth - 1)
         await self._brightest.post(float(frame.max(where=mask == 0, initial=0)))
-        await self._total.post(float(frame.sum(where=valid, dtype=np.uint64)))
+        total = float(frame.sum(where=valid, dtype=np.uint64))
+        await self._total.post(total)
+        self._totals_so_far.append(total)
         if self._capture.value == "Capture":
             await self._write(frame, mask)
         await self._images.post(self._images.value + 1)

@@ -27,6 +27,7 @@ from ptychrome.devices.ioc.axes import (
 )
 from ptychrome.devices.ioc.channels import Database, choice, count, label, number
 from ptychrome.devices.ioc.detector import EigerRecords, Exposure
+from ptychrome.devices.ioc.flight import FlightRecords
 
 HOST = "127.0.0.1"
 HOME_DEG = bragg_angle_deg(5420.0)
@@ -51,7 +52,8 @@ class SimulatedIOC:
     Records below the prefix: motor records ``DCM:Bragg``, ``DCM:Gap``, ``DCM:Pitch``, ``KB:V:Pitch`` and so
     on; the stage twice, as ``Piezo:X``, ``Piezo:Y`` with ``_RBV`` and as motor records ``Stage:X``,
     ``Stage:Y``, and both in µm as ``PiezoUm:X`` and ``StageUm:X``; ``I0``, ``Ring:Current``,
-    ``FrontEnd:Open``, ``Shutter``; the detector below ``Eiger:``.
+    ``FrontEnd:Open``, ``Shutter``; the detector below ``Eiger:``; a controller that flies
+    lines below ``Fly:``.
     On request, below ``Sim:``: ``Sample`` mounts another sample; ``Dump`` loses the beam; ``CloseFrontEnd``
     shuts it off; ``Stall`` and ``Limit`` take the name of an axis whose next motion fails half-way;
     ``DropFrames`` loses as many frames; ``DelayFrame`` holds the next one up for so many seconds; ``Hang``
@@ -92,6 +94,14 @@ class SimulatedIOC:
         self._shutter = self._add("Shutter", count(0))
         self._eiger = EigerRecords(
             self.database, f"{prefix}Eiger:", self._twin.detector, self._expose, self.wall_s
+        )
+        self._flight = FlightRecords(
+            self.database,
+            f"{prefix}Fly:",
+            (self.axes["Stage:X"], self.axes["Stage:Y"]),
+            self._eiger,
+            {"I0": self._i0, "Ring": self._ring},
+            self.wall_s,
         )
         self._add_requests(sample)
 
@@ -159,6 +169,7 @@ class SimulatedIOC:
         twin = self._twin
         twin.energy_eV = bragg_energy_eV(self.axes["DCM:Bragg"].position)
         twin.stage_m = (self.axes["Stage:X"].position, self.axes["Stage:Y"].position)
+        twin.stage_velocity_m_s = (self.axes["Stage:X"].speed, self.axes["Stage:Y"].speed)
         twin.shutter_open = beam and bool(self._front_end.value and self._shutter.value)
         exposure = await asyncio.get_running_loop().run_in_executor(self._thread, twin.expose, exposure_s)
         await self._i0.post(float(exposure.i0))

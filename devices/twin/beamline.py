@@ -7,6 +7,7 @@ to several points within each detector pixel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -140,6 +141,40 @@ class ForwardModel:
         power = reduce(np.add, np.split(rows_done, self._points, axis=1))
         return power[:, 0::2] + power[:, 1::2]
 
+    def expected_in_motion(
+        self, y_m: float, x_m: float, travel_m: tuple[float, float]
+    ) -> NDArray[np.float32]:
+        """Mean of `expected` over the way of the probe during an exposure at constant speed.
+
+        I = (1/T) ∫ |F[P(r − c − v t) O(r)]|² dt, t from −T/2 to T/2: no interference between the moments of
+        an exposure. As a function of the probe's place c a frame holds no frequency beyond the width of the
+        aperture, so that few Gauss–Legendre points make the integral exact, however fine the object is.
+
+        Parameters
+        ----------
+        y_m, x_m : float
+            Where the probe's centre hits the sample in the middle of the exposure, m.
+        travel_m : (float, float)
+            Way (y, x) of the probe over the sample during the exposure, m.
+
+        Returns
+        -------
+        (ny, nx) float32
+        """
+        nodes, weights = np.polynomial.legendre.leggauss(self._moments(travel_m))
+        frames = (
+            weight / 2 * self.expected(y_m + node / 2 * travel_m[0], x_m + node / 2 * travel_m[1])
+            for node, weight in zip(nodes, weights, strict=True)
+        )
+        return reduce(np.add, frames).astype(np.float32)
+
+    def _moments(self, travel_m: tuple[float, float]) -> int:
+        """Points of the integral over the way of the probe."""
+        if not any(travel_m):
+            return 1
+        width = 2 * self._probe.reach(self._energy_eV)
+        return 2 + math.ceil(2 * width * math.hypot(*travel_m))
+
 
 def _shifted(axis: _Axis, centre_m: float) -> Complex64:
     return axis.aperture * np.exp(-2j * np.pi * axis.q * centre_m).astype(np.complex64)
@@ -148,8 +183,8 @@ def _shifted(axis: _Axis, centre_m: float) -> Complex64:
 class TwinBeamline:
     """A beamline with one sample mounted.
 
-    Set `energy_eV`, `stage_m` and `shutter_open`, then `expose`. Everything that happens is determined by
-    (seed, sample) and by the order of the calls (see `Disturbances`).
+    Set `energy_eV`, `stage_m`, `stage_velocity_m_s` and `shutter_open`, then `expose`. Everything that
+    happens is determined by (seed, sample) and by the order of the calls (see `Disturbances`).
 
     Parameters
     ----------
@@ -171,6 +206,8 @@ class TwinBeamline:
         What the monochromator believes it delivers.
     stage_m : (float, float)
         Translation (x, y) of the sample, CXI frame, m, as read back. The probe hits the sample at minus this.
+    stage_velocity_m_s : (float, float)
+        (x, y), m/s; a moving sample is at `stage_m` in the middle of an exposure.
     shutter_open : bool
     clock_s : float
         Simulated time: the sum of all exposures.
@@ -193,6 +230,7 @@ class TwinBeamline:
     ) -> None:
         self.energy_eV = 5420.0
         self.stage_m = (0.0, 0.0)
+        self.stage_velocity_m_s = (0.0, 0.0)
         self.shutter_open = True
         self.clock_s = 0.0
         self.sample = sample
@@ -236,7 +274,7 @@ class TwinBeamline:
         return particle_truth(self.sample, self.seed, pixel_m, tuple(map(float, energies_eV)))
 
     def expose(self, exposure_s: float) -> Exposure:
-        """Take one frame.
+        """Take one frame; of a moving sample, see `ForwardModel.expected_in_motion`.
 
         Parameters
         ----------
@@ -259,7 +297,10 @@ class TwinBeamline:
         fluctuation, monitor = self._disturbances.intensity()
         self.clock_s += exposure_s
         photons = self.flux * exposure_s * ring / FULL_CURRENT_MA * fluctuation if self.shutter_open else 0.0
-        expected = photons * model.expected(-(self.stage_m[1] + offset_y), -(self.stage_m[0] + offset_x))
+        x_m, y_m = -(self.stage_m[0] + offset_x), -(self.stage_m[1] + offset_y)
+        speed_x, speed_y = self.stage_velocity_m_s
+        travel_m = (-speed_y * exposure_s, -speed_x * exposure_s)
+        expected = photons * model.expected_in_motion(y_m, x_m, travel_m)
         rng = self._disturbances.photon_rng if self.nuisances.poisson else None
         counts = self.detector.read(expected, exposure_s, rng)
         return Exposure(counts, photons * monitor, ring)

@@ -45,6 +45,10 @@ class KBProbe:
         """Half width of the aperture at the sample, cycles/m."""
         return FWHM_TIMES_APERTURE / (2 * self.fwhm_m) * energy_eV / self.fwhm_energy_eV
 
+    def reach(self, energy_eV: float) -> float:
+        """Beyond this, ± cycles/m, the far field of the probe is nothing."""
+        return self.half_aperture(energy_eV) * (1 + 6 * self.softness)  # erf(6) = 1 in float64
+
     def aperture(self, q: Float, energy_eV: float) -> Complex:
         """One factor of the far field, ∫|a|² dq = 1.
 
@@ -73,7 +77,7 @@ class KBProbe:
         return 0.5 * (1 + erf((half - np.abs(q)) / (self.softness * half)))
 
     def _support(self, energy_eV: float) -> tuple[Float, float]:
-        reach = self.half_aperture(energy_eV) * (1 + 6 * self.softness)  # erf(6) = 1 in float64
+        reach = self.reach(energy_eV)
         q = np.linspace(-reach, reach, QUADRATURE_POINTS)
         return q, float(q[1] - q[0])
 

@@ -80,6 +80,7 @@ class ScanMetadata(_Strict):
     energy_offset_eV: FiniteFloat = 0.0  # to be added to the monochromator's energies, as a foil says
     positions_per_energy: tuple[Annotated[int, Field(ge=2)], ...]
     extent_m: tuple[tuple[FiniteFloat, FiniteFloat], tuple[FiniteFloat, FiniteFloat]]  # planned (y, x) ranges
+    travel_m: tuple[FiniteFloat, FiniteFloat] = (0.0, 0.0)  # (y, x) way of the sample during one exposure
     geometry: DetectorGeometry
     probe: ProbeModel = ProbeModel()
     keys: SignalKeys

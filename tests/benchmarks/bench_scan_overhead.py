@@ -7,6 +7,11 @@ The requirement is a ratio of the medians of at most 1.05.
 The overhead per point is the median time between events of a row, without the exposure and without what the
 step of the stage takes by itself. The requirement, without analysis: at most 5 ms in-process, 15 ms through
 Channel Access.
+
+With ``--fly``, the dead time of fly scans without analysis: the share of an energy's time beyond frames ×
+exposure, within lines (from the first to the last frame of each) and with turn-arounds and documents.
+The requirement is 5 % at 100 frames per second within lines. The simulation must keep up with the pace, so
+frames are small (``--frame-pixels 32``).
 """
 
 from __future__ import annotations
@@ -27,10 +32,11 @@ PORT = search_on_a_free_port()  # before ophyd is imported
 
 from bluesky import RunEngine  # noqa: E402
 from bluesky import plan_stubs as bps  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
 
 from ptychrome.devices.simulated import simulated_beamline  # noqa: E402
 from ptychrome.devices.twin import TwinBeamline  # noqa: E402
-from ptychrome.plans import spectro_ptycho, square  # noqa: E402
+from ptychrome.plans import fly_spectro_ptycho, rows, spectro_ptycho, square  # noqa: E402
 from ptychrome.profiles.beamline import beamline  # noqa: E402
 from ptychrome.profiles.channel_access import prepare_channel_access  # noqa: E402
 from ptychrome.profiles.session import Session, open_session  # noqa: E402
@@ -102,6 +108,53 @@ def measure(
     return seconds, overheads
 
 
+def dead_time(beamline: Any, arguments: argparse.Namespace) -> tuple[float, float]:
+    """Share of dead time within lines and of whole energies, of one fly scan."""
+    pages: list[list[float]] = []
+    ends: list[float] = []
+
+    def take(name: str, doc: Any) -> None:
+        if name == "event_page":
+            pages.append(doc["timestamps"]["eiger_total"])  # when each frame was in the file
+            ends.append(time.perf_counter())
+
+    RE = RunEngine(md_validator=validate_start)
+    RE(
+        fly_spectro_ptycho(
+            beamline.flyer,
+            beamline.dcm,
+            energies=[FIRST_EV + STEP_EV * i for i in range(arguments.energies)],
+            trajectory=rows((arguments.side - 1) * STEP_M, STEP_M / 2, STEP_M),
+            exposure_s=arguments.exposure_s,
+        ),
+        take,
+    )
+    within = statistics.median(
+        (times[-1] - times[0]) / ((len(times) - 1) * arguments.exposure_s) for times in pages
+    )
+    # from the end of one line's documents to that of the line below it, within an energy
+    lines = [
+        later - earlier
+        for number, (earlier, later) in enumerate(itertools.pairwise(ends), 1)
+        if number % arguments.side
+    ]
+    return within - 1, statistics.median(lines) / (len(pages[0]) * arguments.exposure_s) - 1
+
+
+def fly(arguments: argparse.Namespace) -> None:
+    """Measure and print the dead time of fly scans."""
+    with (
+        threadpool_limits(1),
+        tempfile.TemporaryDirectory(prefix="ptychrome-bench-") as folder,
+        beamline_for(arguments, Path(folder)) as devices,
+    ):
+        shares = [dead_time(devices, arguments) for _ in range(arguments.repeats)]
+    frames = 2 * arguments.side - 1
+    print(f"{frames} frames a line, {arguments.frame_pixels}², {1 / arguments.exposure_s:g} Hz")
+    for name, values in zip(("within lines", "with turn-arounds"), zip(*shares, strict=True), strict=True):
+        print(f"dead time {name:18s} median {statistics.median(values):.2%}, at most {max(values):.2%}")
+
+
 def main() -> None:
     """Measure and print medians and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -111,7 +164,11 @@ def main() -> None:
     parser.add_argument("--frame-pixels", type=int, default=128)
     parser.add_argument("--exposure-s", type=float, default=0.05)
     parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--fly", action="store_true", help="dead time of fly scans instead")
     arguments = parser.parse_args()
+    if arguments.fly:
+        fly(arguments)
+        return
     with (
         tempfile.TemporaryDirectory(prefix="ptychrome-bench-") as folder,
         open_session(Path(folder), load_recipe("live")) as session,

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 from bluesky import RunEngine
-from event_model import DocumentNames, schema_validators
+from event_model import DocumentNames, schema_validators, unpack_event_page
 
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
+from ptychrome.plans import fly_spectro_ptycho, rows
 from ptychrome.plans.spectro_ptycho import spectro_ptycho
 from ptychrome.schema import validate_start
 
@@ -23,13 +24,16 @@ class RecordingTwin:
         self.twin = twin
         self.detector, self.nominal_probe = twin.detector, twin.nominal_probe
         self.energy_eV, self.stage_m, self.shutter_open = twin.energy_eV, twin.stage_m, twin.shutter_open
+        self.stage_velocity_m_s = twin.stage_velocity_m_s
+        self.velocities: list[tuple[float, float]] = []
         self.exposures: list[tuple[float, tuple[float, float], bool, Any]] = []
 
     def expose(self, exposure_s: float) -> Any:
         self.twin.energy_eV, self.twin.stage_m = self.energy_eV, self.stage_m
-        self.twin.shutter_open = self.shutter_open
+        self.twin.stage_velocity_m_s, self.twin.shutter_open = self.stage_velocity_m_s, self.shutter_open
         exposure = self.twin.expose(exposure_s)
         self.exposures.append((self.energy_eV, self.stage_m, self.shutter_open, exposure))
+        self.velocities.append(self.stage_velocity_m_s)
         return exposure
 
 
@@ -59,8 +63,11 @@ class Documents:
     def events(self) -> dict[int, dict]:
         """Events of the primary stream by seq_num, the last one of each."""
         streams = {descriptor["uid"]: descriptor["name"] for descriptor in self.of("descriptor")}
+        pages = [event for page in self.of("event_page") for event in unpack_event_page(page)]
         return {
-            event["seq_num"]: event for event in self.of("event") if streams[event["descriptor"]] == "primary"
+            event["seq_num"]: event
+            for event in [*self.of("event"), *pages]
+            if streams[event["descriptor"]] == "primary"
         }
 
     def frames(self) -> dict[int, int]:
@@ -113,5 +120,21 @@ def scan(beamline):
             "sample_name": "P1",
         } | options
         return spectro_ptycho([beamline.eiger], beamline.dcm, beamline.stage, **options)
+
+    return plan
+
+
+@pytest.fixture
+def fly(beamline):
+    """A tiny fly scan: 2 energies of 3 lines of 5 frames."""
+
+    def plan(**options):
+        options = {
+            "energies": ENERGIES[:2],
+            "trajectory": rows(4e-7, 1e-7, 2e-7),
+            "exposure_s": 0.01,
+            "sample_name": "P1",
+        } | options
+        return fly_spectro_ptycho(beamline.flyer, beamline.dcm, **options)
 
     return plan

@@ -12,7 +12,7 @@ from ptychrome.callbacks.sinks.memory import MemorySink
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
 from ptychrome.devices.twin.states import transmission
-from ptychrome.plans import spectro_ptycho, square
+from ptychrome.plans import fly_spectro_ptycho, spectro_ptycho, square
 from ptychrome.profiles.settings import load_recipe
 
 ENERGY_EV = 5540.0
@@ -23,23 +23,14 @@ def robust(values):
     return 1.4826 * np.median(np.abs(values - middle)), middle
 
 
-@pytest.fixture(scope="module")
-def recovered(tmp_path_factory):
-    """One energy of P1: 144 frames of 128² at 1e8 photons; (ln|O|, phase), each as (result, truth)."""
+def recover(folder, make_plan):
+    """One energy of P1: 144 frames of 128² at 1e8 photons; a result and the truth on its grid."""
     twin = TwinBeamline("P1")
-    beamline = simulated_beamline(twin, tmp_path_factory.mktemp("frames"))
+    beamline = simulated_beamline(twin, folder)
     stream = []
     RE = RunEngine()
     RE.subscribe(lambda name, doc: stream.append((name, doc)))
-    RE(
-        spectro_ptycho(
-            [beamline.eiger],
-            beamline.dcm,
-            beamline.stage,
-            energies=[ENERGY_EV],
-            trajectory=square(1.65e-6, 150e-9),
-        )
-    )
+    RE(make_plan(beamline, energies=[ENERGY_EV], trajectory=square(1.65e-6, 150e-9), exposure_s=1.0))
     sink = MemorySink()
     pipeline = Pipeline(load_recipe("live"), InlineExecutor(), [sink])
     for name, doc in stream:
@@ -47,6 +38,15 @@ def recovered(tmp_path_factory):
     pipeline.close()
     (revision,) = sink.latest.values()
     return revision, truth_on(revision.arrays, twin.particle)
+
+
+@pytest.fixture(scope="module")
+def recovered(tmp_path_factory):
+    """From a step scan."""
+    return recover(
+        tmp_path_factory.mktemp("frames"),
+        lambda beamline, **scan: spectro_ptycho([beamline.eiger], beamline.dcm, beamline.stage, **scan),
+    )
 
 
 def truth_on(arrays, particle):
@@ -107,3 +107,18 @@ def test_quality_figures_tell_what_happened(recovered):
     assert arrays["quality/error"].shape == (1, 35)
     assert arrays["quality/error"][0, -1] < 0.2 * arrays["quality/error"][0, 0]
     assert recovered[0].attributes["found_vacuum"]
+
+
+def test_a_fly_scan_is_as_good(recovered, tmp_path):
+    """Half a focus (150 nm) of way in each exposure, same raster and dose: at most 1.2 times the errors.
+
+    1.04 (absorption) and 1.01 (phase) were measured; frames like these, with no motion in the model, give 1.3
+    to 1.6 times the errors.
+    """
+    flown = recover(
+        tmp_path, lambda beamline, **scan: fly_spectro_ptycho(beamline.flyer, beamline.dcm, **scan)
+    )
+    for quantity in (lambda wave: -np.log(np.abs(wave)), np.angle):
+        (step, _), _ = compare(recovered, quantity)
+        (fly, _), _ = compare(flown, quantity)
+        assert fly < 1.2 * step

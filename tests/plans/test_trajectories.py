@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ptychrome.plans.trajectories import fermat, jittered, positions, square
+from ptychrome.plans.trajectories import fermat, jittered, lines, positions, rows, square
 
 
 def test_square_of_the_issue_has_21_by_21_positions():
@@ -21,6 +21,39 @@ def test_square_runs_along_x_and_back():
     assert points.tolist() == [[-1, -1], [0, -1], [1, -1], [1, 0], [0, 0], [-1, 0], [-1, 1], [0, 1], [1, 1]]
     plain = positions(square(2.0, 1.0, snake=False))
     assert plain[3].tolist() == [-1, 0]
+
+
+def test_rows_are_finer_than_their_distance():
+    points = positions(rows(3e-6, 75e-9, 150e-9))
+    assert points.shape == (41 * 21, 2)
+    assert [len(np.unique(axis.round(12))) for axis in points.T] == [41, 21]
+    np.testing.assert_allclose(positions(rows(1e-6, 1e-7, 1e-7)), positions(square(1e-6, 1e-7)))
+
+
+@pytest.mark.parametrize("snake", [True, False])
+@pytest.mark.parametrize(
+    "trajectory", [square(1e-6, 2e-7, center_m=(1e-6, 0.0)), rows(1e-6, 1e-7, 2e-7)], ids=["square", "rows"]
+)
+def test_lines_are_straight_and_make_up_the_positions(trajectory, snake):
+    trajectory = trajectory | {"snake": snake}
+    found = lines(trajectory)
+    np.testing.assert_array_equal(np.concatenate(found), positions(trajectory))
+    assert len(found) == 6
+    ways = []
+    for line in found:
+        steps = np.diff(line, axis=0)
+        np.testing.assert_allclose(steps, steps[:1] + 0 * steps, atol=1e-18)  # rounding of microns
+        ways.append(np.sign(steps[0, 0]))
+    assert ways == ([1, -1] * 3 if snake else [1] * 6)
+
+
+@pytest.mark.parametrize(
+    "trajectory",
+    [jittered(1e-6, 1e-7), fermat(1e-6, 1e-7), {"kind": "points", "x": [0.0, 1.0], "y": [0.0, 0.0]}],
+)
+def test_what_has_no_lines_does_not_fly(trajectory):
+    with pytest.raises(ValueError, match=f"'{trajectory['kind']}' cannot be flown; expected .*'square' or"):
+        lines(trajectory)
 
 
 def test_center_moves_everything():
@@ -66,7 +99,10 @@ def test_snake_saves_way_on_a_fermat_spiral():
     assert way(snake) < 0.3 * way(outwards)  # successive points of the spiral lie 137.5° apart
 
 
-@pytest.mark.parametrize("trajectory", [square(1e-6, 3e-7), jittered(1e-6, 3e-7, seed=3), fermat(1e-6, 3e-7)])
+@pytest.mark.parametrize(
+    "trajectory",
+    [square(1e-6, 3e-7), rows(1e-6, 1e-7, 3e-7), jittered(1e-6, 3e-7, seed=3), fermat(1e-6, 3e-7)],
+)
 def test_trajectories_travel_as_json(trajectory):
     received = json.loads(json.dumps(trajectory))
     assert received == trajectory
@@ -87,6 +123,8 @@ def test_points_are_taken_as_they_are():
         ({"kind": "square", "width_m": -1e-6, "step_m": 1e-7}, "width_m"),
         ({"kind": "square", "width_m": 1e-6, "step_m": 1e-7, "sneak": True}, "sneak"),
         ({"kind": "square", "width_m": 1e-7, "step_m": 1e-6}, "exceeds width_m"),
+        ({"kind": "rows", "width_m": 1e-6, "step_m": 1e-7}, "row_m"),
+        ({"kind": "rows", "width_m": 1e-6, "step_m": 1e-7, "row_m": 2e-6}, "row_m 2e-06 exceeds width_m"),
         ({"kind": "square", "width_m": 3.0, "step_m": 150e-9}, "more than 1000000"),
         ({"kind": "jittered", "width_m": 1e-6, "step_m": 1e-7, "jitter": 2}, "jitter"),
         ({"kind": "points", "x": [0.0, 1.0], "y": [0.0, 1.0, 2.0]}, "2 x but 3 y"),

@@ -28,7 +28,7 @@ PATIENCE_S = 240.0  # only a test that fails waits so long
 USER = {"user": "tester", "user_group": "primary"}
 DEVICES = {"dcm", "stage", "kb", "eiger", "shutter", "i0", "ring_current", "drift"}
 UTILITIES = {"find_particle", "choose_exposure", "calibrate_energy", "align_focus"}
-PLANS = {"spectro_ptycho", "count", "mv", *UTILITIES}
+PLANS = {"spectro_ptycho", "fly_spectro_ptycho", "count", "mv", *UTILITIES}
 TWIN = """
 frame_pixels = 64
 directory = "results"
@@ -97,12 +97,15 @@ def check_lists(plans: dict[str, Any], devices: dict[str, Any]) -> None:
     assert types["detectors"] == "list[__READABLE__]"
     assert types["dcm"] == "__MOVABLE__"
     assert types["energies"] == "list[float]"
+    types = {p["name"]: p["annotation"]["type"] for p in plans["fly_spectro_ptycho"]["parameters"]}
+    assert types["flyer"] == "__FLYABLE__"
 
 
 def test_profile_twin_is_listed(tmp_path):
     (tmp_path / "fast.toml").write_text(RECIPE)
     plans, devices, said = lists(copy_profile("profile_twin", tmp_path, TWIN), tmp_path)
     check_lists(plans, devices)
+    assert devices["flyer"]["is_flyable"]
     # the analysis, which has been a process for hardly a second, is ended in order
     assert "Traceback" not in said
     assert "ended unexpectedly" not in said

@@ -12,6 +12,7 @@ from ptychrome.profiles.suspenders import install_suspenders
 beamline = connect_beamline(session, settings)
 dcm, stage, kb = beamline.dcm, beamline.stage, beamline.kb
 eiger, shutter, front_end = beamline.eiger, beamline.shutter, beamline.front_end
+flyer = beamline.flyer  # None where the settings have none
 i0, ring_current = beamline.i0, beamline.ring_current
 drift = follow_drift(session)  # of the sample, as the live analysis finds it
 keep_energy_offset(RE, dcm)

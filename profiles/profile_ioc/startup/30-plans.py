@@ -1,4 +1,4 @@
-"""The scan, utilities of daily use, energy grids, trajectories, and Bluesky's own plans as bp and bps."""
+"""The scans, utilities of daily use, energy grids, trajectories, and Bluesky's own plans as bp and bps."""
 # ruff: noqa: F401  (the imports are what this file is for)
 
 from bluesky import plan_stubs as bps
@@ -12,9 +12,11 @@ from ptychrome.plans import (
     choose_exposure,
     fermat,
     find_particle,
+    fly_spectro_ptycho,
     jittered,
     k_edge,
     positions,
+    rows,
     segments,
     spectro_ptycho,
     square,

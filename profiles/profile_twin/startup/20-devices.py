@@ -10,7 +10,7 @@ from ptychrome.profiles.session import simulated
 
 beamline = simulated(session, settings)
 dcm, stage, kb = beamline.dcm, beamline.stage, beamline.kb
-eiger, shutter = beamline.eiger, beamline.shutter
+eiger, shutter, flyer = beamline.eiger, beamline.shutter, beamline.flyer
 i0, ring_current = beamline.i0, beamline.ring_current
 drift = follow_drift(session)  # of the sample, as the live analysis finds it
 keep_energy_offset(RE, dcm)

@@ -1,0 +1,123 @@
+"""The flyer over Channel Access: a controller moves the stage, triggers the EIGER and captures positions."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ophyd import Component as Cpt
+from ophyd import EpicsSignal, EpicsSignalRO
+
+from ptychrome.devices.epics_eiger import EpicsEiger
+from ptychrome.devices.flyer import Line, LineFlyer, Taken
+
+
+class FlightError(RuntimeError):
+    """A flight that did not take the frames it should; the message says what to look at."""
+
+
+class EpicsFlyer(LineFlyer):
+    """Flyer of a controller with the records of `ptychrome.devices.ioc.flight`, and an `EpicsEiger`.
+
+    Staged, the detector takes one frame for each of the controller's triggers.
+
+    Parameters
+    ----------
+    prefix : str
+        Of the controller's records.
+    patience_s : float
+        How much longer than planned a flight and its frames may take.
+    """
+
+    first_x = Cpt(EpicsSignal, "FirstX", kind="omitted")
+    first_y = Cpt(EpicsSignal, "FirstY", kind="omitted")
+    last_x = Cpt(EpicsSignal, "LastX", kind="omitted")
+    last_y = Cpt(EpicsSignal, "LastY", kind="omitted")
+    points = Cpt(EpicsSignal, "Points", kind="omitted")
+    exposure = Cpt(EpicsSignal, "Exposure", kind="omitted")
+    period = Cpt(EpicsSignal, "Period", kind="omitted")
+    ramp = Cpt(EpicsSignal, "Ramp", kind="omitted")
+    go = Cpt(EpicsSignal, "Go", kind="omitted")
+    abort = Cpt(EpicsSignal, "Abort", kind="omitted")
+    captured = Cpt(EpicsSignalRO, "Captured", kind="omitted")
+    x_captured = Cpt(EpicsSignalRO, "X", kind="omitted")
+    y_captured = Cpt(EpicsSignalRO, "Y", kind="omitted")
+    i0_captured = Cpt(EpicsSignalRO, "I0", kind="omitted")
+    ring_captured = Cpt(EpicsSignalRO, "Ring", kind="omitted")
+    time_captured = Cpt(EpicsSignalRO, "Time", kind="omitted")
+
+    detector: EpicsEiger
+
+    def __init__(self, prefix: str = "", *, patience_s: float = 5.0, **kwargs: Any) -> None:
+        super().__init__(prefix, **kwargs)
+        self._patience_s = patience_s
+
+    def stage(self) -> list[object]:
+        """Stage the detector too, for triggers from outside."""
+        self.detector.external_triggers = True
+        try:
+            return super().stage()
+        finally:
+            self.detector.external_triggers = False
+
+    def _fly(self, line: Line) -> Iterator[Taken]:
+        before = self.detector.frames_written(0, 0.0)
+        settings = {
+            self.first_x: line.first_m[0],
+            self.first_y: line.first_m[1],
+            self.last_x: line.last_m[0],
+            self.last_y: line.last_m[1],
+            self.points: line.frames,
+            self.exposure: line.exposure_s,
+            self.period: line.period_s,
+            self.ramp: self._ramp_s,
+            self.detector.totals_acquire: 1,
+        }
+        for signal, value in settings.items():
+            signal.put(value, wait=True, timeout=self._patience_s)
+        rested = threading.Event()
+        began = time.time() + self._ramp_s
+        self.go.put(1, wait=False, callback=lambda **_: rested.set())
+        self._wait_for(rested, line)
+        count = int(self.captured.get())
+        written = self.detector.frames_written(before + count, self._patience_s) - before
+        if written != count or (count != line.frames and not self._halting.is_set()):
+            raise FlightError(
+                f"{self.name}: {line.frames} frames planned, {count} triggered, {written} in the file; a "
+                "frame was lost, or the controller stopped. The lines so far are good; look at the detector "
+                "and its DroppedArrays, then scan again"
+            )
+        yield from self._captured_frames(before, count, began)
+
+    def _wait_for(self, rested: threading.Event, line: Line) -> None:
+        """Until the stage rests again; a halt ends the flight sooner."""
+        planned_s = 2 * self._ramp_s + line.frames * line.period_s
+        end = time.monotonic() + planned_s + self._patience_s
+        asked = False
+        while not rested.wait(0.02):
+            if self._halting.is_set() and not asked:
+                asked = True
+                self.abort.put(1, wait=False)
+            if time.monotonic() > end:
+                self.abort.put(1, wait=False)
+                raise FlightError(
+                    f"{self.name}: the flight did not end within {planned_s + self._patience_s:.3g} s; look "
+                    "at the motion controller"
+                )
+
+    def _captured_frames(self, first: int, count: int, began: float) -> Iterator[Taken]:
+        i0, ring = (monitor.name for monitor in self.detector.companions.monitors)
+        keys = {
+            self.stage_axes.x.name: self.x_captured,
+            self.stage_axes.y.name: self.y_captured,
+            i0: self.i0_captured,
+            ring: self.ring_captured,
+            self.detector.total.name: self.detector.totals,
+        }
+        values = {key: [float(value) for value in signal.get()[:count]] for key, signal in keys.items()}
+        times = self.time_captured.get()
+        for number in range(count):
+            frame = {key: column[number] for key, column in values.items()}
+            yield Taken(first + number, began + float(times[number]), frame)

@@ -1,0 +1,329 @@
+"""Flyers: a stage moves along a line at constant speed while a detector takes one frame after the other.
+
+`LineFlyer` holds what Bluesky asks of a flyer and which frames count; subclasses fly one line.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from ophyd import Device, DeviceStatus
+from ophyd.status import StatusBase
+
+from ptychrome.devices.assets import Document
+from ptychrome.devices.file_detector import FileDetector
+
+UNSURE = 2  # last frames of a flight cut short: the shutter closes a moment before the flyer is told
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line to be flown, and the times of its exposures.
+
+    Attributes
+    ----------
+    first_m, last_m : (float, float)
+        (x, y) of the stage in the middle of the first and of the last exposure.
+    frames : int
+        At equal distances.
+    exposure_s : float
+    readout_s : float
+        From the end of one exposure to the beginning of the next.
+    """
+
+    first_m: tuple[float, float]
+    last_m: tuple[float, float]
+    frames: int
+    exposure_s: float
+    readout_s: float
+
+    @property
+    def period_s(self) -> float:
+        """From frame to frame."""
+        return self.exposure_s + self.readout_s
+
+    @property
+    def velocity_m_s(self) -> tuple[float, float]:
+        """(x, y) of the stage."""
+        seconds = (self.frames - 1) * self.period_s
+        x, y = ((last - first) / seconds for first, last in zip(self.first_m, self.last_m, strict=True))
+        return x, y
+
+    def at(self, seconds: float) -> tuple[float, float]:
+        """(x, y) of the stage, m, so long after the middle of the first exposure."""
+        x, y = (first + v * seconds for first, v in zip(self.first_m, self.velocity_m_s, strict=True))
+        return x, y
+
+    def ends_m(self, ramp_s: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        """(x, y) where the stage sets out and where it comes to rest, when it takes `ramp_s` to its speed."""
+        margin_s = (self.exposure_s + ramp_s) / 2  # a constant acceleration makes half the way
+        return self.at(-margin_s), self.at((self.frames - 1) * self.period_s + margin_s)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One frame: its index in the detector's file, when it ended, and what was measured, by data key."""
+
+    index: int
+    time: float
+    values: Mapping[str, float]
+
+
+class LineFlyer(Device):
+    """Flies lines; one event of the frames' stream for every frame.
+
+    Bluesky's order: `prepare` with a line, `kickoff`, `complete`, then `collect` twice. Of a flight that was
+    interrupted nothing has been collected: flown again, the line takes new frames, and those of the first
+    flight, which are in the detector's file, are announced together with the first of the second under one
+    seq_num (see `ptychrome.devices.assets.FrameAssets`), in a collection of their own, since all frames that
+    are announced in one must be equally many. When the run ends instead, what the flight has brought home is
+    collected.
+
+    Subclasses implement `_fly`.
+
+    Parameters
+    ----------
+    detector : FileDetector
+        Staged and unstaged along with the flyer.
+    stage : device
+        With positioners ``x`` and ``y``, m.
+    dcm : readable
+        Read before every line.
+    max_speed_m_s : float
+        Of the stage, on a line.
+    ramp_s : float
+        Time to come to speed and to rest.
+
+    Attributes
+    ----------
+    detector, stage : device
+    readout_s : float
+        Least time from the end of one exposure to the beginning of the next.
+    """
+
+    readout_s = 20e-6  # an EIGER's is shorter
+
+    def __init__(
+        self,
+        prefix: str = "",
+        *,
+        name: str,
+        detector: FileDetector,
+        stage: Any,
+        dcm: Any,
+        max_speed_m_s: float,
+        ramp_s: float = 0.02,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(prefix, name=name, **kwargs)
+        self.detector, self.stage_axes, self._dcm = detector, stage, dcm
+        self._max_speed_m_s, self._ramp_s = max_speed_m_s, ramp_s
+        self._line: Line | None = None
+        self._pilot: ThreadPoolExecutor | None = None
+        self._flight: Future | None = None
+        self._flown: DeviceStatus | None = None
+        self._halting = threading.Event()
+        self._before: Mapping[str, Mapping[str, Any]] = {}
+        self._taken: list[Taken] = []
+        self._strays: list[int] = []
+        self._announced: list[Taken] = []
+
+    @property
+    def _devices(self) -> list[Any]:
+        """All that an event is made of."""
+        return [self.detector, *self.detector.companions.monitors, self.stage_axes, self._dcm]
+
+    def check_value(self, line: Mapping[str, Any]) -> None:
+        """Refuse a line (see `prepare`) that cannot be flown.
+
+        Raises
+        ------
+        ValueError
+            If the stage cannot reach an end of it with its run-up, or not move so fast.
+        """
+        wanted = self._as_line(line)
+        for end in wanted.ends_m(self._ramp_s):
+            self.stage_axes.x.check_value(end[0])
+            self.stage_axes.y.check_value(end[1])
+        speed = math.hypot(*wanted.velocity_m_s)
+        if not speed <= self._max_speed_m_s:
+            least_s = wanted.exposure_s * speed / self._max_speed_m_s
+            raise ValueError(
+                f"{self.name} would have to move at {speed * 1e6:.3g} µm/s, faster than "
+                f"{self._max_speed_m_s * 1e6:.3g} µm/s; expected exposures of at least {least_s:.3g} s, or "
+                "smaller steps"
+            )
+
+    def stage(self) -> list[object]:
+        """Stage the detector too."""
+        self.detector.stage()
+        self._pilot = ThreadPoolExecutor(1, thread_name_prefix=self.name)
+        self._line, self._flight, self._flown = None, None, None
+        self._taken, self._strays, self._announced = [], [], []
+        return [*super().stage(), self.detector]
+
+    def unstage(self) -> list[object]:
+        """End a flight, then unstage the detector too."""
+        self._land()
+        if self._pilot is not None:
+            self._pilot.shutdown()
+        self._pilot, self._taken = None, []
+        self.detector.unstage()
+        return [*super().unstage(), self.detector]
+
+    def prepare(self, value: Mapping[str, Any]) -> StatusBase:
+        """Move to where the line's run-up begins.
+
+        Parameters
+        ----------
+        value : mapping
+            ``first_m``, ``last_m``, ``frames``, ``exposure_s``, see `Line`.
+        """
+        self._land()
+        self._line = self._as_line(value)
+        (x, y), _ = self._line.ends_m(self._ramp_s)
+        return self.stage_axes.x.set(x) & self.stage_axes.y.set(y)
+
+    def kickoff(self) -> StatusBase:
+        """Fly the prepared line.
+
+        Raises
+        ------
+        RuntimeError
+            If the flyer is not staged, or no line has been prepared.
+        """
+        if self._pilot is None or self._line is None:
+            raise RuntimeError(f"{self.name} has no line to fly; stage it and prepare one")
+        self._strays += [taken.index for taken in self._taken]
+        self._taken = []
+        self._halting.clear()
+        self._flown = DeviceStatus(self)
+        self._flight = self._pilot.submit(self._pilot_line, self._line, self._flown)
+        begun = DeviceStatus(self)
+        begun.set_finished()
+        return begun
+
+    def complete(self) -> StatusBase:
+        """Done when the line is flown and all its frames are in the file.
+
+        Raises
+        ------
+        RuntimeError
+            If no flight has begun.
+        """
+        if self._flown is None:
+            raise RuntimeError(f"{self.name} has not been kicked off")
+        return self._flown
+
+    def pause(self) -> None:
+        """Give a flight up; the plan will repeat it, or end."""
+        self._halting.set()
+        for axis in (self.stage_axes.x, self.stage_axes.y):
+            axis.stop(success=True)
+
+    def resume(self) -> None:
+        """Nothing to do: the plan prepares the line again."""
+
+    def stop(self, *, success: bool = False) -> None:
+        """As `pause`."""
+        self.pause()
+
+    def _pilot_line(self, line: Line, flown: DeviceStatus) -> None:
+        """One flight (in the flyer's thread); whatever fails goes to the status, hence to the plan."""
+        whole = False
+        try:
+            self._before = {key: value for device in self._devices for key, value in device.read().items()}
+            for taken in self._fly(line):
+                self._taken.append(taken)
+                if len(self._taken) == line.frames and not self._halting.is_set():
+                    whole = True
+                    flown.set_finished()  # documents do not wait for the stage to come to rest
+        except Exception as error:  # a thread has nobody else to tell
+            if not whole and not self._halting.is_set():
+                flown.set_exception(error)
+                return
+        if not whole:
+            self._strays += [taken.index for taken in self._taken[-UNSURE:]]
+            del self._taken[-UNSURE:]
+            flown.set_finished()
+
+    def _fly(self, line: Line) -> Iterator[Taken]:
+        """Fly a line from where its run-up begins; end with the frame under way when `_halting` is set.
+
+        Yields
+        ------
+        Taken
+            Every frame that is in the detector's file.
+        """
+        raise NotImplementedError
+
+    def _land(self) -> None:
+        """End a flight, if one is under way, with its frame."""
+        self._halting.set()
+        if self._flight is not None:
+            wait([self._flight])
+
+    def _as_line(self, value: Mapping[str, Any]) -> Line:
+        return Line(**value, readout_s=self.readout_s)
+
+    def collect_asset_docs(self) -> Iterator[tuple[str, Document]]:
+        """stream_resource and stream_datum of the frames that `collect_pages` yields next."""
+        if self._flown is None or not self._flown.done:
+            self._land()
+        if not self._taken:
+            return
+        first = self._taken[0].index
+        earlier = sorted(index for index in self._strays if index < first)
+        for index in earlier:
+            self.detector.announce(index)
+        self._strays = [index for index in self._strays if index > first]
+        count = 1 if earlier else len(self._taken)
+        self.detector.announce(first, count)
+        self._announced, self._taken = self._taken[:count], self._taken[count:]
+        yield from self.detector.collect_asset_docs()
+
+    def collect_pages(self) -> Iterator[dict[str, Any]]:
+        """One page with an event for each frame announced."""
+        frames, self._announced = self._announced, []
+        if not frames:
+            return
+        rows = [
+            {key: frame.values.get(key, reading["value"]) for key, reading in self._before.items()}
+            for frame in frames
+        ]
+        times = [
+            {
+                key: frame.time if key in frame.values else reading["timestamp"]
+                for key, reading in self._before.items()
+            }
+            for frame in frames
+        ]
+        yield {
+            "time": [frame.time for frame in frames],
+            "data": {key: [row[key] for row in rows] for key in self._before},
+            "timestamps": {key: [row[key] for row in times] for key in self._before},
+        }
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Data keys of an event; the frames are external."""
+        return {key: info for device in self._devices for key, info in device.describe().items()}
+
+    def read_configuration(self) -> dict[str, Any]:
+        """That of all devices an event is made of."""
+        return {key: info for device in self._devices for key, info in device.read_configuration().items()}
+
+    def describe_configuration(self) -> dict[str, Any]:
+        """See `read_configuration`."""
+        return {
+            key: info for device in self._devices for key, info in device.describe_configuration().items()
+        }
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Those of all devices an event is made of."""
+        return {"fields": [field for device in self._devices for field in device.hints.get("fields", [])]}

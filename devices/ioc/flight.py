@@ -1,0 +1,114 @@
+"""Line flights: what a motion controller with position capture and trigger output does, behind records."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from ptychrome.devices.ioc.axes import Axis
+from ptychrome.devices.ioc.channels import Database, count, number, series
+from ptychrome.devices.ioc.detector import EigerRecords
+
+CAPTURED = ("X", "Y", "I0", "Ring")
+
+
+class FlightRecords:
+    """Flies a line and triggers the detector at equal times on the way.
+
+    ``FirstX``, ``FirstY``, ``LastX`` and ``LastY`` (m): the stage in the middle of the first and of the last
+    exposure; ``Points``, ``Exposure``, ``Period``, ``Ramp`` (s). The put of ``Go`` completes when the stage
+    rests again; ``Abort`` ends a flight with its exposure. ``Captured`` counts what the waveforms hold: ``X``
+    and ``Y`` in the middle of each exposure, ``I0`` and ``Ring``, and ``Time``, s from the first trigger to
+    the end of each exposure.
+
+    Parameters
+    ----------
+    database : dict
+        Takes the records.
+    prefix : str
+    axes : (Axis, Axis)
+        x and y of the stage.
+    detector : EigerRecords
+    monitors : mapping
+        Channels of ``I0`` and ``Ring``.
+    wall_s : callable
+        Seconds to wait for something that physically takes so many.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        prefix: str,
+        axes: tuple[Axis, Axis],
+        detector: EigerRecords,
+        monitors: dict[str, Any],
+        wall_s: Callable[[float], float],
+    ) -> None:
+        self._axes, self._detector, self._monitors, self._wall_s = axes, detector, monitors, wall_s
+        self._abort = asyncio.Event()
+
+        def add(name: str, channel: Any) -> Any:
+            database[prefix + name] = channel
+            return channel
+
+        self._first = [add(f"First{axis}", number(units="m", precision=10)) for axis in "XY"]
+        self._last = [add(f"Last{axis}", number(units="m", precision=10)) for axis in "XY"]
+        self._points = add("Points", count(2))
+        self._exposure = add("Exposure", number(0.01, units="s"))
+        self._period = add("Period", number(0.01, units="s"))
+        self._ramp = add("Ramp", number(0.02, units="s"))
+        self._captured = add("Captured", count(0))
+        self._waveforms = {name: add(name, series()) for name in (*CAPTURED, "Time")}
+        add("Go", count(0)).on_put = self._put_go
+        add("Abort", count(0)).on_put = self._put_abort
+
+    async def _put_abort(self, _: Any) -> None:
+        self._abort.set()
+
+    async def _put_go(self, _: Any) -> None:
+        self._abort.clear()
+        await self._captured.post(0)
+        taken: dict[str, list[float]] = {name: [] for name in self._waveforms}
+        try:
+            await self._fly(taken)
+        finally:
+            for axis in self._axes:
+                axis.speed = 0.0
+            for name, values in taken.items():
+                await self._waveforms[name].post(values)
+            await self._detector.post_totals()
+            await self._captured.post(len(taken["Time"]))
+
+    async def _fly(self, taken: dict[str, list[float]]) -> None:
+        first, last = ([channel.value for channel in ends] for ends in (self._first, self._last))
+        points, period_s = self._points.value, self._period.value
+        velocity = [(b - a) / ((points - 1) * period_s) for a, b in zip(first, last, strict=True)]
+        await self._rest(self._ramp.value)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for point in range(points):
+            if self._abort.is_set():
+                break
+            place = [a + v * (point * period_s) for a, v in zip(first, velocity, strict=True)]
+            for axis, position, v in zip(self._axes, place, velocity, strict=True):
+                await axis.pass_by(position, v)
+            # what it takes to simulate a frame is not dead time: the next one ends when it should
+            ends = began + self._wall_s(point * period_s + self._exposure.value)
+            if not await self._detector.trigger_from_outside(ends):
+                break
+            values = [*place, *(self._monitors[name].value for name in CAPTURED[2:]), loop.time() - began]
+            for name, value in zip((*CAPTURED, "Time"), values, strict=True):
+                taken[name].append(value)
+        else:
+            margin_s = (self._exposure.value + self._ramp.value) / 2
+            for axis, end, v in zip(self._axes, last, velocity, strict=True):
+                await axis.pass_by(end + v * margin_s, 0.0)
+        await self._rest(self._ramp.value)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, unless the flight is aborted."""
+        if (wall_s := self._wall_s(seconds)) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._abort.wait(), wall_s)

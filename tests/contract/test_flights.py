@@ -1,0 +1,244 @@
+"""Fly scans: what they say, and that interruptions lose and double no frame and leave everything closed."""
+
+import threading
+
+import h5py
+import hdf5plugin  # noqa: F401  (the filter that the frames are compressed with)
+import numpy as np
+import pytest
+from bluesky import Msg
+from bluesky.preprocessors import plan_mutator
+from bluesky.utils import FailedStatus, RunEngineInterrupted, single_gen
+from bluesky_tiled_plugins.writing.consolidators import consolidator_factory
+
+from ptychrome.callbacks.intake import Intake
+from ptychrome.plans.trajectories import positions
+from ptychrome.schema import scan_metadata
+
+FRAMES = 30  # 2 energies of 3 lines of 5
+READOUT_S = 20e-6
+
+
+def stored_frames(documents):
+    (resource,) = documents.of("stream_resource")
+    with h5py.File(resource["uri"].removeprefix("file://localhost")) as file:
+        return file[resource["parameters"]["dataset"]][()]
+
+
+def check_events(documents, twin):
+    """Each event has a frame of its own, taken where and when the event says; returns seq_nums."""
+    events, frames = documents.events(), documents.frames()
+    assert sorted(events) == sorted(frames)
+    assert len(set(frames.values())) == len(frames)
+    keys = scan_metadata(documents.start).keys
+    stored = stored_frames(documents)
+    for seq_num, event in events.items():
+        energy_eV, stage_m, shutter_open, exposure = twin.exposures[frames[seq_num]]
+        data = event["data"]
+        assert shutter_open
+        assert (data[keys.x], data[keys.y]) == stage_m
+        assert (data[keys.i0], data[keys.ring_current]) == (exposure.i0, exposure.ring_current_mA)
+        assert data["dcm_energy"] == energy_eV == pytest.approx(data[keys.energy], rel=1e-12)  # via the angle
+        np.testing.assert_array_equal(stored[frames[seq_num]], exposure.counts)
+    return sorted(events)
+
+
+def check_complete(documents, twin):
+    """Under last-write-wins by seq_num every position is there once; every frame is announced once."""
+    assert check_events(documents, twin) == list(range(1, FRAMES + 1))
+    announced = [
+        index
+        for datum in documents.of("stream_datum")
+        for index in range(datum["indices"]["start"], datum["indices"]["stop"])
+    ]
+    assert announced == list(range(len(twin.exposures)))
+    events, planned = documents.events(), positions(documents.start["plan_args"]["trajectory"])
+    keys = scan_metadata(documents.start).keys
+    measured = [[events[n]["data"][key] for key in (keys.x, keys.y)] for n in sorted(events)]
+    # the way along a line is a sum of floats: some units in the last place of a micron
+    np.testing.assert_allclose(measured, np.tile(planned, (2, 1)), rtol=0, atol=1e-20)
+    energies = [events[n]["data"][keys.energy] for n in sorted(events)]
+    assert energies == np.repeat(documents.start["plan_args"]["energies"], FRAMES // 2).tolist()
+    assert documents.stop["exit_status"] == "success"
+
+
+def jobs_of(documents):
+    intake = Intake.from_start(documents.start)
+    return [job for name, doc in documents.all for job in intake(name, doc)]
+
+
+def check_safe(documents, beamline):
+    assert beamline.shutter.is_open.get() == 0
+    (resource,) = documents.of("stream_resource")
+    # a file that somebody still has open for writing cannot be opened for writing again
+    with h5py.File(resource["uri"].removeprefix("file://localhost"), "r+") as file:
+        assert len(file[resource["parameters"]["dataset"]]) >= len(documents.frames())
+    assert beamline.stage.x.speed == beamline.stage.y.speed == 0.0
+    beamline.flyer.stage()
+    beamline.flyer.unstage()
+
+
+def test_a_fly_scan_says_what_a_step_scan_says(RE, documents, fly, twin, beamline):
+    RE(fly())
+    check_complete(documents, twin)
+    assert len(twin.exposures) == FRAMES
+    assert documents.stop["num_events"] == {"primary": FRAMES}
+    start = documents.start
+    assert (start["plan_name"], start["num_points"], start["shape"]) == ("fly_spectro_ptycho", 30, [2, 15])
+    (descriptor,) = documents.of("descriptor")
+    keys = scan_metadata(start).keys
+    assert set(keys.model_dump().values()) <= set(descriptor["data_keys"])
+    assert descriptor["data_keys"][keys.image]["external"] == "STREAM:"
+    assert descriptor["configuration"]["flyer"]["data"]["eiger_exposure_time"] == 0.01
+    assert {"eiger_total", "i0", "stage_x", "dcm_energy"} <= set(descriptor["hints"]["flyer"]["fields"])
+    check_safe(documents, beamline)
+
+
+def test_the_stage_moves_at_the_speed_that_the_start_document_says(RE, documents, fly, twin):
+    """100 nm in a period, along x there and back."""
+    RE(fly(exposure_s=0.02))
+    speed = 100e-9 / (0.02 + READOUT_S)
+    velocities = np.array(twin.velocities).reshape(2, 3, 5, 2)
+    assert velocities[..., 0] == pytest.approx(speed * np.array([1, -1, 1])[:, None] + np.zeros((2, 3, 5)))
+    assert not velocities[..., 1].any()
+    assert scan_metadata(documents.start).travel_m == pytest.approx((0.0, 0.02 * speed))
+
+
+def test_the_intake_makes_energies_of_flights(RE, documents, fly):
+    RE(fly())
+    jobs = jobs_of(documents)
+    assert [(job.index, job.complete, len(job.frames)) for job in jobs] == [(0, True, 15), (1, True, 15)]
+    assert jobs[0].frames[0][0].mask is not None
+    assert [frame for job in jobs for _, frame in job.frames] == list(range(FRAMES))
+
+
+def test_tiled_reads_the_frames_of_an_interrupted_scan(RE, documents, fly, twin):
+    """The consolidator is what TiledWriter builds its nodes from."""
+    RE.preprocessors.append(pause_after("kickoff", 2))
+    with pytest.raises(RunEngineInterrupted):
+        RE(fly())
+    RE.resume()
+    (resource,), (descriptor,) = documents.of("stream_resource"), documents.of("descriptor")
+    consolidator = consolidator_factory(resource, descriptor)
+    for datum in documents.of("stream_datum"):
+        consolidator.consume_stream_datum(datum)
+    frames = np.asarray(consolidator.init_adapter().read())
+    np.testing.assert_array_equal(frames, [exposure.counts for *_, exposure in twin.exposures])
+
+
+def pause_after(command, occurrence, *, defer=False):
+    """A preprocessor that asks for a pause after the n-th message of a kind."""
+    seen = 0
+
+    def insert(msg):
+        nonlocal seen
+        seen += msg.command == command
+        if msg.command == command and seen == occurrence:
+            return None, single_gen(Msg("pause", None, defer=defer))
+        return None, None
+
+    return lambda plan: plan_mutator(plan, insert)
+
+
+@pytest.fixture
+def during(twin, monkeypatch):
+    """``during(n, act)``: call something while the n-th frame is exposed."""
+    expose = twin.expose
+
+    def arrange(number, act):
+        def watched(exposure_s):
+            if len(twin.exposures) == number - 1:
+                act()
+            return expose(exposure_s)
+
+        monkeypatch.setattr(twin, "expose", watched)
+
+    return arrange
+
+
+@pytest.mark.parametrize("command", ["checkpoint", "prepare", "kickoff", "complete", "wait", "collect"])
+def test_pause_and_resume_lose_and_double_nothing(RE, documents, fly, twin, beamline, command):
+    RE.preprocessors.append(pause_after(command, 4))
+    with pytest.raises(RunEngineInterrupted):
+        RE(fly())
+    assert beamline.shutter.is_open.get() == 0
+    RE.resume()
+    check_complete(documents, twin)
+    assert [(job.complete, len(job.frames)) for job in jobs_of(documents)] == [(True, 15), (True, 15)]
+    check_safe(documents, beamline)
+
+
+@pytest.mark.parametrize("number", [1, 3, 5, 18])
+def test_pause_in_the_middle_of_a_line(RE, documents, fly, twin, during, beamline, number):
+    """The flight ends with the frame under way, long before its line; the line is flown again."""
+    paused = threading.Event()
+
+    def pause():
+        RE.request_pause()
+        paused.wait(10)
+
+    monitor = beamline.flyer.pause
+    beamline.flyer.pause = lambda: (monitor(), paused.set())
+    during(number, pause)
+    with pytest.raises(RunEngineInterrupted):
+        RE(fly())
+    assert len(twin.exposures) <= number
+    during(0, None)
+    RE.resume()
+    check_complete(documents, twin)
+    assert len(twin.exposures) == FRAMES + (number - 1) % 5 + 1
+    check_safe(documents, beamline)
+
+
+def test_a_line_interrupted_twice(RE, documents, fly, twin, beamline, during):
+    RE.preprocessors.append(pause_after("kickoff", 2))
+    with pytest.raises(RunEngineInterrupted):
+        RE(fly())
+    beamline.flyer.complete().wait(10)
+    during(len(twin.exposures) + 2, RE.request_pause)  # in the second frame of the repetition
+    with pytest.raises(RunEngineInterrupted):
+        RE.resume()
+    during(0, None)
+    RE.resume()
+    check_complete(documents, twin)
+
+
+@pytest.mark.parametrize("end", ["abort", "stop", "halt"])
+def test_ending_early_keeps_whole_lines_and_leaves_everything_closed(RE, documents, fly, twin, beamline, end):
+    RE.preprocessors.append(pause_after("kickoff", 3))
+    with pytest.raises(RunEngineInterrupted):
+        RE(fly())
+    getattr(RE, end)()
+    seq_nums = check_events(documents, twin)
+    assert seq_nums == list(range(1, len(seq_nums) + 1))
+    assert len(seq_nums) >= 10  # the two lines before
+    check_safe(documents, beamline)
+    (job,) = jobs_of(documents)
+    assert len(job.frames) == len(seq_nums)
+    RE.preprocessors.clear()
+    documents.all.clear()
+    twin.exposures.clear()
+    RE(fly())  # ready for the next one
+    check_complete(documents, twin)
+
+
+def test_what_a_failing_flight_has_brought_home_is_kept(RE, documents, fly, twin, beamline, during):
+    """Frames 6 to 8 of the second line were good when the disk was full."""
+
+    def fail():
+        raise OSError("No space left on device")
+
+    during(9, fail)
+    with pytest.raises(FailedStatus) as failure:
+        RE(fly())
+    assert "No space left" in str(failure.value.__cause__)
+    assert check_events(documents, twin) == list(range(1, 9))
+    assert documents.stop["exit_status"] == "fail"
+    check_safe(documents, beamline)
+
+
+def test_a_flyer_must_be_staged_and_prepared(beamline):
+    with pytest.raises(RuntimeError, match="no line to fly"):
+        beamline.flyer.kickoff()
+    with pytest.raises(RuntimeError, match="not been kicked off"):
+        beamline.flyer.complete()
