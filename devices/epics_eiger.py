@@ -24,7 +24,7 @@ from ptychrome.devices.assets import FrameAssets
 from ptychrome.devices.file_detector import FileDetector
 from ptychrome.devices.frame_file import DATA_DATASET
 
-INTERNAL_SERIES, EXTERNAL_SERIES = 0, 2
+INTERNAL_SERIES, EXTERNAL_SERIES, YES = 0, 2, 1
 STREAM_SOURCE = 2  # DataSource: None, FileWriter, Stream
 STREAM_TO_FILE = 2  # FileWriteMode: Single, Capture, Stream
 MANY_TRIGGERS = 100_000  # more than a run has, and few enough for ADEiger's list of files
