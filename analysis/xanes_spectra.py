@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptychrome.analysis.scan import DataError
-from ptychrome.analysis.xanes_kernel import fit_pixels
+from ptychrome.analysis.xanes_kernel import Shared, fit_pixels
 from ptychrome.analysis.xanes_model import XanesModel, XanesOptions, evaluate
 from ptychrome.analysis.xanes_shapes import ARCTAN, ERROR_FUNCTION
 
@@ -183,20 +183,20 @@ class Spectra:
         """Run the kernel in threads over chunks of pixels (it holds no Python lock)."""
         model, n_pixels = self.model, len(self.values)
         _, low, high = model.intervals()
-        raw, start, fixed = (
-            Raw.empty(n_pixels, len(model.names)),
-            np.ascontiguousarray(start),
+        raw, start = Raw.empty(n_pixels, len(model.names)), np.ascontiguousarray(start)
+        shared = Shared(
+            self.energy,
+            model.step_falloff(self.energy),
+            ERROR_FUNCTION if model.edge_shape == "erf" else ARCTAN,
             self.constants(),
-        )
-        falloff = model.step_falloff(self.energy)
-        edge_kind = ERROR_FUNCTION if model.edge_shape == "erf" else ARCTAN
-        place = np.concatenate([model.linear[1:], [0], np.full(self.extra_linear, -1), model.shape])
+            np.concatenate([model.linear[1:], [0], np.full(self.extra_linear, -1), model.shape]),
+            low, high, *prior, iterations, options.tolerance,
+        )  # fmt: skip
 
         def run(first: int) -> None:
             part = slice(first, first + CHUNK)
             fit_pixels(
-                self.energy, falloff, edge_kind, fixed, place, self.root_weight[part], self.values[part],
-                variance[part], start[part], low, high, *prior, iterations, options.tolerance,
+                shared, self.root_weight[part], self.values[part], variance[part], start[part],
                 *(array[part] for array in raw.arrays()),
             )  # fmt: skip
 
