@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.xanes_model import Interval, Peak, XanesModel, XanesOptions, evaluate
-from ptychrome.analysis.xanes_spectra import Prior, Raw, Spectra, mean_prior
+from ptychrome.analysis.xanes_spectra import Prior, Raw, Spectra
+from ptychrome.analysis.xanes_starts import fit_of_one, learned_starts, mean_prior, retry
 
 __all__ = ["Interval", "Peak", "XanesFit", "XanesModel", "XanesOptions", "evaluate", "fit_xanes"]
 
@@ -137,7 +138,7 @@ def fit_xanes(
             spectra = np.where((noise > 0).reshape(-1, *[1] * (spectra.ndim - 1)), spectra, np.nan)
     data = Spectra.prepare(energy_eV, spectra, weights, model)
     mean_spectrum = data.mean()
-    mean = mean_spectrum.best_of_many(options)
+    mean = fit_of_one(mean_spectrum, options)
     if sigma is None:
         noise = np.full(len(data.values), data.residual_noise(mean))
     usual = float(np.median(noise[noise > 0]))
@@ -146,13 +147,14 @@ def fit_xanes(
         data = data.with_phase(phase, noise / _positive_phase_noise(sigma_phase, len(noise)))
         mean_spectrum = data.mean()
     determined = mean_spectrum.determined(mean, usual, options)
-    first = np.broadcast_to(mean[model.shape], (len(noise), model.shape.size))
-    if start is not None:
-        given = np.broadcast_to(np.asarray(start, dtype=float), (len(first), len(model.names)))
-        first = np.where(np.isfinite(given), given, mean)[:, model.shape]
     prior = _prior(model, mean, options, complete=data.complete)
+    if start is None:
+        first = learned_starts(data, mean, noise**2, prior, options)
+    else:
+        given = np.broadcast_to(np.asarray(start, dtype=float), (len(noise), len(model.names)))
+        first = np.where(np.isfinite(given), given, mean)[:, model.shape]
     raw = data.solve(first, noise**2, prior, options, options.max_iterations)
-    data.retry(raw, noise**2, mean, prior, options)
+    retry(data, raw, noise**2, mean, prior, options)
     return _finish(data, raw, noise**2, determined, mean, absolute=sigma is not None)
 
 

@@ -31,6 +31,8 @@ from ptychrome.analysis.xanes_shapes import (
     phase_rows,
 )
 
+# inlined, so that LLVM knows the number of unknowns and unrolls the small loops
+INLINED = COMPILED | {"forceinline": True}
 LONGEST_STEP = 0.12  # of the width between bounds: longer leaps land in minima with a negative white line
 NEAR = 0.03  # relative decrease of the cost in one step below which Newton's steps are tried
 FIRST_DAMPING = 0.03
@@ -80,7 +82,7 @@ class Point(NamedTuple):
     linear: NDArray[np.float64]
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def point(n_linear, n_shape, width):
     """Memory for one."""
     n = n_linear + n_shape
@@ -90,7 +92,7 @@ def point(n_linear, n_shape, width):
     )  # fmt: skip
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def products(rows, i, first, last, out):
     """out[i, k] = rows[i] · rows[k] for first ≤ k < last, four at a time so that rows[i] is read once."""
     width = rows.shape[1]
@@ -113,48 +115,47 @@ def products(rows, i, first, last, out):
         k += 1
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def factorise(matrix, lower, n):
-    """Cholesky factor of matrix[:n, :n]; returns the least pivot over its diagonal element.
+    """Factors L D Lᵀ of matrix[:n, :n]: `lower` takes L D below its diagonal and 1/D on it.
 
-    Pivots lost to rounding are floored: their unknowns freeze.
+    Returns the least pivot over its diagonal element. Pivots lost to rounding are floored: their unknowns
+    freeze.
     """
     least = 1.0
     for i in range(n):
         for k in range(i):
             total = matrix[i, k]
             for m in range(k):
-                total -= lower[i, m] * lower[k, m]
-            lower[i, k] = total * lower[k, k]
+                total -= lower[i, m] * lower[k, m] * lower[m, m]
+            lower[i, k] = total
         total = matrix[i, i]
         for m in range(i):
-            total -= lower[i, m] * lower[i, m]
+            total -= lower[i, m] * lower[i, m] * lower[m, m]
         least = min(least, total / abs(matrix[i, i]))
-        lower[i, i] = 1.0 / math.sqrt(max(total, 1e-13 * matrix[i, i] + 1e-300))
+        lower[i, i] = 1.0 / max(total, 1e-13 * matrix[i, i] + 1e-300)
     return least
 
 
-@njit(**COMPILED)
-def forward(lower, x, n):
-    """Solve lower x = x in place."""
+@njit(**INLINED)
+def solve(lower, x, n):
+    """Solve L D Lᵀ x = x in place; returns xᵀ (L D Lᵀ)⁻¹ x of the x given."""
+    square = 0.0
     for i in range(n):
         total = x[i]
         for m in range(i):
             total -= lower[i, m] * x[m]
         x[i] = total * lower[i, i]
-
-
-@njit(**COMPILED)
-def backward(lower, x, n):
-    """Solve lowerᵀ x = x in place."""
+        square += total * x[i]
     for i in range(n - 1, -1, -1):
-        total = x[i]
+        total = 0.0
         for m in range(i + 1, n):
-            total -= lower[m, i] * x[m]
-        x[i] = total * lower[i, i]
+            total += lower[m, i] * x[m]
+        x[i] -= total * lower[i, i]
+    return square
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def project(shared, weight, strength, square, here):
     """Best amplitudes for given θ; returns the cost Σ w r² + priors.
 
@@ -172,17 +173,13 @@ def project(shared, weight, strength, square, here):
     for i in range(n_linear):
         linear[i] = matrix[data, i]
     factorise(matrix, lower, n_linear)
-    forward(lower, linear, n_linear)
-    cost = square
-    for i in range(n_linear):
-        cost -= linear[i] * linear[i]
-    backward(lower, linear, n_linear)
+    cost = square - solve(lower, linear, n_linear)
     for k in range(theta.size):
         cost += strength[k] * (theta[k] - shared.prior[k]) ** 2
     return cost
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def normal_equations(shared, strength, here, slope, gradient):
     """Rest of the products at `here` (derivatives times their amplitude) and the downhill gradient.
 
@@ -205,7 +202,7 @@ def normal_equations(shared, strength, here, slope, gradient):
         gradient[k] = amplitude * total - strength[k] * (theta[k] - shared.prior[k])
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def second_order(shared, weight, here, residual, curvature):
     """curvature[i] = residual · second derivatives of shape i by its centre twice, by both, by width twice."""
     theta, rows, _, _, linear = here
@@ -222,7 +219,7 @@ def second_order(shared, weight, here, residual, curvature):
         phase_curvature(theta, shared.edge_kind, shared.energy, residual, curvature)
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def reduce_to_shape(here, strength, exact, slope, curvature, mixed, reduced):
     """Schur complement: what the data know of θ once the amplitudes follow.
 
@@ -240,19 +237,19 @@ def reduce_to_shape(here, strength, exact, slope, curvature, mixed, reduced):
         for i in range(n_linear):
             total = mixed[k, i]
             for m in range(i):
-                total -= lower[i, m] * mixed[k, m]
-            mixed[k, i] = total * lower[i, i]
+                total -= lower[i, m] * mixed[k, m] * lower[m, m]
+            mixed[k, i] = total
         for m in range(k + 1):
             total = matrix[row, n_linear + m]
             if exact and m // 2 == own:
                 total -= linear[own] * curvature[own, k % 2 + m % 2]
             for i in range(n_linear):
-                total -= mixed[k, i] * mixed[m, i]
+                total -= mixed[k, i] * mixed[m, i] * lower[i, i]
             reduced[k, m] = total
         reduced[k, k] += strength[k]
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def damped_step(shared, theta, reduced, gradient, floor, damping, damped, factor, step):
     """Step within a box and the bounds; returns the decrease it promises and the least relative pivot.
 
@@ -271,8 +268,7 @@ def damped_step(shared, theta, reduced, gradient, floor, damping, damped, factor
             step[k] = 0.0
             damped[k, k] = 1e30 * (abs(reduced[k, k]) + floor[k])
     least = factorise(damped, factor, n)
-    forward(factor, step, n)
-    backward(factor, step, n)
+    solve(factor, step, n)
     promised = 0.0
     for k in range(n):
         box = LONGEST_STEP * (shared.upper_bound[k] - shared.lower_bound[k])
@@ -282,7 +278,7 @@ def damped_step(shared, theta, reduced, gradient, floor, damping, damped, factor
     return promised, least
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def invert(matrix, extra, lower, scale, place, out):
     """Inverse of matrix + diag(extra), of which the lower triangle is read, times `scale`.
 
@@ -292,20 +288,19 @@ def invert(matrix, extra, lower, scale, place, out):
     for i in range(n):
         matrix[i, i] += extra[i]
     factorise(matrix, lower, n)
-    for i in range(n):  # lower⁻¹ in place, row by row
-        for k in range(i):
+    for k in range(n):  # row k of `matrix` takes column k of L⁻¹
+        matrix[k, k] = 1.0
+        for i in range(k + 1, n):
             total = 0.0
             for m in range(k, i):
-                total -= lower[i, m] * lower[m, k]
-            matrix[i, k] = total * lower[i, i]
-        for k in range(i):
-            lower[i, k] = matrix[i, k]
+                total -= lower[i, m] * lower[m, m] * matrix[k, m]
+            matrix[k, i] = total
     for i in range(n):
         for k in range(i + 1):
             if place[i] >= 0 and place[k] >= 0:
                 total = 0.0
                 for m in range(i, n):
-                    total += lower[m, i] * lower[m, k]
+                    total += matrix[i, m] * matrix[k, m] * lower[m, m]
                 out[place[i], place[k]] = scale * total
                 out[place[k], place[i]] = scale * total
 
@@ -320,9 +315,9 @@ def fit_pixels(
     variance in the covariance.
     """
     low, high, place, tolerance = shared.lower_bound, shared.upper_bound, shared.place, shared.tolerance
-    n_shape, n_moving, width = low.size, low.size // 2, spectra.shape[1]
-    n_linear = n_moving + shared.fixed.shape[0]
-    n = n_linear + n_shape
+    n_shape, n_moving, width = len(low), len(low) // 2, spectra.shape[1]
+    n = len(place)
+    n_linear = n - n_shape
     here, trial = point(n_linear, n_shape, width), point(n_linear, n_shape, width)
     reduced, damped, factor = (
         np.empty((n_shape, n_shape)),
