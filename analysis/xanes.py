@@ -194,9 +194,8 @@ def _finish(
     data: Spectra, raw: Raw, variance: Float, determined: NDArray[np.bool_], mean: Float, *, absolute: bool
 ) -> XanesFit:
     """Scale the covariance and blank what is not determined."""
-    points = np.count_nonzero(data.root_weight, axis=1)
-    free = points - mean.size - data.extra_linear
-    measured = points > 0
+    free = data.points - mean.size - data.extra_linear
+    measured = data.points > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         chi2 = np.where(free > 0, raw.cost / (variance * free), np.nan)
     covariance, parameters = raw.covariance, raw.parameters
@@ -206,7 +205,9 @@ def _finish(
     covariance[~measured] = np.nan
     parameters[:, ~determined] = np.nan
     covariance[:, ~determined] = covariance[:, :, ~determined] = np.nan
-    covariance[np.abs(covariance) > UNKNOWN] = np.nan
+    unknown = np.diagonal(covariance, axis1=1, axis2=2) > UNKNOWN
+    if unknown.any():
+        covariance[unknown[:, :, None] | unknown[:, None, :]] = np.nan
     return XanesFit(
         data.model, parameters, covariance, chi2, measured, raw.converged & measured, determined, mean
     )

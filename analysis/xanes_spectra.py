@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -132,7 +133,7 @@ class Spectra:
         padded = np.pad(energy[kept], (0, padding), mode="edge")
         weight = np.pad(weight[kept], (0, padding))
         n_energy = padded.size - padding
-        return cls(model, padded, n_energy, *_weighted(values[:, kept], np.sqrt(weight)), kept, weight)
+        return cls(model, padded, n_energy, *_weighted(_columns(values, kept), np.sqrt(weight)), kept, weight)
 
     def with_phase(self, phase: ArrayLike, ratio: Float) -> Spectra:
         """The same with the phase beside the absorbance.
@@ -148,7 +149,7 @@ class Spectra:
             raise DataError(
                 f"phase: expected shape ({len(self.values)}, {self.kept.size}), got {given.shape}"
             )
-        values, root = _weighted(given[:, self.kept], np.sqrt(self.weight) * ratio[:, None])
+        values, root = _weighted(_columns(given, self.kept), np.sqrt(self.weight) * ratio[:, None])
         return replace(
             self, values=np.hstack([self.values, values]), root_weight=np.hstack([self.root_weight, root])
         )
@@ -157,6 +158,13 @@ class Spectra:
     def complete(self) -> bool:
         """Whether no energy is missing."""
         return bool(self.kept.all())
+
+    @cached_property
+    def points(self) -> NDArray[np.intp]:
+        """How many values a pixel has, (n_pixels,)."""
+        if self.root_weight.strides[0] == 0:
+            return np.full(len(self.values), np.count_nonzero(self.root_weight[0]))
+        return np.count_nonzero(self.root_weight, axis=1)
 
     @property
     def extra_linear(self) -> int:
@@ -192,7 +200,7 @@ class Spectra:
         def run(first: int) -> None:
             part = slice(first, first + CHUNK)
             fit_pixels(
-                shared, self.root_weight[part], self.values[part], variance[part], start[part],
+                shared, np.ascontiguousarray(self.root_weight[part]), self.values[part], variance[part], start[part],
                 *(array[part] for array in raw.arrays()),
             )  # fmt: skip
 
@@ -257,11 +265,18 @@ class Spectra:
         return some.solve(starts, variance[pixels], prior, options, 3 * options.max_iterations)
 
 
+def _columns(values: Float, kept: Bool) -> Float:
+    return values if kept.all() else values[:, kept]
+
+
 def _weighted(values: Float, root_weight: Float) -> tuple[Float, Float]:
     """Values times root weight and the weights, both zero where missing and padded like the weights."""
-    shape = (len(values), root_weight.shape[-1])
+    shape, part = (len(values), root_weight.shape[-1]), slice(values.shape[1])
+    finite = np.isfinite(values)
+    if finite.all() and values.shape == shape:  # as usual: no copy of what is common to all pixels
+        weighted = values if np.all(root_weight == 1.0) else values * root_weight
+        return np.ascontiguousarray(weighted), np.broadcast_to(root_weight, shape)
     weighted, root = np.zeros(shape), np.zeros(shape)
-    part, finite = slice(values.shape[1]), np.isfinite(values)
     np.multiply(values, root_weight[..., part], out=weighted[:, part], where=finite)
     np.copyto(root[:, part], root_weight[..., part], where=finite)
     return weighted, root
