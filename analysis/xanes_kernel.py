@@ -16,13 +16,13 @@ inverse of their diagonal.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ptychrome.analysis.xanes_algebra import INLINED, factorise, invert, products, solve
 from ptychrome.analysis.xanes_shapes import (
     COMPILED,
     absorbance_curvature,
@@ -31,12 +31,9 @@ from ptychrome.analysis.xanes_shapes import (
     phase_rows,
 )
 
-# inlined, so that LLVM knows the number of unknowns and unrolls the small loops
-INLINED = COMPILED | {"forceinline": True}
 LONGEST_STEP = 0.12  # of the width between bounds: longer leaps land in minima with a negative white line
 NEAR = 0.03  # relative decrease of the cost in one step below which Newton's steps are tried
-FIRST_DAMPING = 0.03
-ENOUGH_DAMPING, EARLY = 1e-2, 0.3
+FIRST_DAMPING, LITTLE_DAMPING = 0.03, 0.01
 DEFINITE = 1e-6  # least pivot over its diagonal element of a Hessian that Newton's step trusts
 
 
@@ -47,8 +44,9 @@ class Shared(NamedTuple):
     ----------
     energy, falloff : (m,) float64
         eV, and the factor of the step there.
-    edge_kind : int
-    fixed : (n_fixed, width) float64
+    kinds : tuple of int
+        Of the shapes: that of the edge, then `LORENTZIAN`s. Tuples, since LLVM shall know their lengths.
+    fixed : tuple of (width,) float64
         Linear shapes that do not change; width is m, or 2 m with a phase.
     place : (n,) int
         Which parameter of the output an unknown is (amplitudes, then θ); negative: none.
@@ -61,8 +59,8 @@ class Shared(NamedTuple):
 
     energy: NDArray[np.float64]
     falloff: NDArray[np.float64]
-    edge_kind: int
-    fixed: NDArray[np.float64]
+    kinds: tuple[int, ...]
+    fixed: tuple[NDArray[np.float64], ...]
     place: NDArray[np.intp]
     lower_bound: NDArray[np.float64]
     upper_bound: NDArray[np.float64]
@@ -93,69 +91,6 @@ def point(n_linear, n_shape, width):
 
 
 @njit(**INLINED)
-def products(rows, i, first, last, out):
-    """out[i, k] = rows[i] · rows[k] for first ≤ k < last, four at a time so that rows[i] is read once."""
-    width = rows.shape[1]
-    k = first
-    while k + 3 < last:
-        a, b, c, d = 0.0, 0.0, 0.0, 0.0
-        for j in range(width):
-            value = rows[i, j]
-            a += value * rows[k, j]
-            b += value * rows[k + 1, j]
-            c += value * rows[k + 2, j]
-            d += value * rows[k + 3, j]
-        out[i, k], out[i, k + 1], out[i, k + 2], out[i, k + 3] = a, b, c, d
-        k += 4
-    while k < last:
-        a = 0.0
-        for j in range(width):
-            a += rows[i, j] * rows[k, j]
-        out[i, k] = a
-        k += 1
-
-
-@njit(**INLINED)
-def factorise(matrix, lower, n):
-    """Factors L D Lᵀ of matrix[:n, :n]: `lower` takes L D below its diagonal and 1/D on it.
-
-    Returns the least pivot over its diagonal element. Pivots lost to rounding are floored: their unknowns
-    freeze.
-    """
-    least = 1.0
-    for i in range(n):
-        for k in range(i):
-            total = matrix[i, k]
-            for m in range(k):
-                total -= lower[i, m] * lower[k, m] * lower[m, m]
-            lower[i, k] = total
-        total = matrix[i, i]
-        for m in range(i):
-            total -= lower[i, m] * lower[i, m] * lower[m, m]
-        least = min(least, total / abs(matrix[i, i]))
-        lower[i, i] = 1.0 / max(total, 1e-13 * matrix[i, i] + 1e-300)
-    return least
-
-
-@njit(**INLINED)
-def solve(lower, x, n):
-    """Solve L D Lᵀ x = x in place; returns xᵀ (L D Lᵀ)⁻¹ x of the x given."""
-    square = 0.0
-    for i in range(n):
-        total = x[i]
-        for m in range(i):
-            total -= lower[i, m] * x[m]
-        x[i] = total * lower[i, i]
-        square += total * x[i]
-    for i in range(n - 1, -1, -1):
-        total = 0.0
-        for m in range(i + 1, n):
-            total += lower[m, i] * x[m]
-        x[i] -= total * lower[i, i]
-    return square
-
-
-@njit(**INLINED)
 def project(shared, weight, strength, square, here):
     """Best amplitudes for given θ; returns the cost Σ w r² + priors.
 
@@ -164,9 +99,9 @@ def project(shared, weight, strength, square, here):
     """
     theta, rows, matrix, lower, linear = here
     n_linear, data = linear.size, rows.shape[0] - 1
-    absorbance_rows(theta, shared.edge_kind, shared.energy, shared.falloff, weight, rows, n_linear)
+    absorbance_rows(theta, shared.kinds[0], shared.energy, shared.falloff, weight, rows, n_linear)
     if rows.shape[1] > shared.energy.size:
-        phase_rows(theta, shared.edge_kind, shared.energy, weight, rows, n_linear)
+        phase_rows(theta, shared.kinds[0], shared.energy, weight, rows, n_linear)
     for i in range(n_linear):
         products(rows, i, 0, i + 1, matrix)
     products(rows, data, 0, n_linear, matrix)
@@ -204,7 +139,7 @@ def normal_equations(shared, strength, here, slope, gradient):
 
 @njit(**INLINED)
 def second_order(shared, weight, here, residual, curvature):
-    """curvature[i] = residual · second derivatives of shape i by its centre twice, by both, by width twice."""
+    """curvature[i] = residual · second derivatives of shape i by centre twice, by both, by width twice."""
     theta, rows, _, _, linear = here
     data = rows.shape[0] - 1
     for j in range(rows.shape[1]):
@@ -214,9 +149,9 @@ def second_order(shared, weight, here, residual, curvature):
             residual[j] -= linear[i] * rows[i, j]
     for j in range(rows.shape[1]):
         residual[j] *= weight[j]
-    absorbance_curvature(theta, shared.edge_kind, shared.energy, shared.falloff, residual, curvature)
+    absorbance_curvature(theta, shared.kinds[0], shared.energy, shared.falloff, residual, curvature)
     if rows.shape[1] > shared.energy.size:
-        phase_curvature(theta, shared.edge_kind, shared.energy, residual, curvature)
+        phase_curvature(theta, shared.kinds[0], shared.energy, residual, curvature)
 
 
 @njit(**INLINED)
@@ -278,33 +213,6 @@ def damped_step(shared, theta, reduced, gradient, floor, damping, damped, factor
     return promised, least
 
 
-@njit(**INLINED)
-def invert(matrix, extra, lower, scale, place, out):
-    """Inverse of matrix + diag(extra), of which the lower triangle is read, times `scale`.
-
-    Unknown i goes to `place[i]` of the result, or is left out where that is negative.
-    """
-    n = extra.size
-    for i in range(n):
-        matrix[i, i] += extra[i]
-    factorise(matrix, lower, n)
-    for k in range(n):  # row k of `matrix` takes column k of L⁻¹
-        matrix[k, k] = 1.0
-        for i in range(k + 1, n):
-            total = 0.0
-            for m in range(k, i):
-                total -= lower[i, m] * lower[m, m] * matrix[k, m]
-            matrix[k, i] = total
-    for i in range(n):
-        for k in range(i + 1):
-            if place[i] >= 0 and place[k] >= 0:
-                total = 0.0
-                for m in range(i, n):
-                    total += matrix[i, m] * matrix[k, m] * lower[m, m]
-                out[place[i], place[k]] = scale * total
-                out[place[k], place[i]] = scale * total
-
-
 @njit(**COMPILED)
 def fit_pixels(
     shared, root_weight, spectra, variance, start, out_parameters, out_covariance, out_cost, out_converged
@@ -315,9 +223,9 @@ def fit_pixels(
     variance in the covariance.
     """
     low, high, place, tolerance = shared.lower_bound, shared.upper_bound, shared.place, shared.tolerance
-    n_shape, n_moving, width = len(low), len(low) // 2, spectra.shape[1]
-    n = len(place)
-    n_linear = n - n_shape
+    n_moving, width = len(shared.kinds), spectra.shape[1]
+    n_shape, n_linear = 2 * n_moving, n_moving + len(shared.fixed)
+    n = n_linear + n_shape
     here, trial = point(n_linear, n_shape, width), point(n_linear, n_shape, width)
     reduced, damped, factor = (
         np.empty((n_shape, n_shape)),
@@ -325,16 +233,18 @@ def fit_pixels(
         np.zeros((n_shape, n_shape)),
     )
     slope, gradient, step = np.empty(n_shape), np.empty(n_shape), np.empty(n_shape)
-    strength, floor, extra = np.empty(n_shape), np.empty(n_shape), np.zeros(n)
+    strength, floor = np.empty(n_shape), np.empty(n_shape)
     curvature, mixed, residual = np.empty((n_moving, 3)), np.empty((n_shape, n_linear)), np.empty(width)
     for pixel in range(spectra.shape[0]):
         weight = root_weight[pixel]
         square = 0.0
         for j in range(width):
-            for i in range(n_moving, n_linear):
-                here.rows[i, j] = trial.rows[i, j] = weight[j] * shared.fixed[i - n_moving, j]
             here.rows[n, j] = trial.rows[n, j] = spectra[pixel, j]
             square += spectra[pixel, j] ** 2
+        for i in range(n_moving, n_linear):
+            shape = shared.fixed[i - n_moving]
+            for j in range(width):
+                here.rows[i, j] = trial.rows[i, j] = weight[j] * shape[j]
         for k in range(n_shape):
             strength[k] = variance[pixel] * shared.prior_strength[k]
             floor[k] = variance[pixel] * 12.0 / (high[k] - low[k]) ** 2
@@ -355,7 +265,7 @@ def fit_pixels(
                     shared, here.theta, reduced, gradient, floor, damping, damped, factor, step
                 )
             small = tolerance * (cost + tiny)
-            if near and damping <= ENOUGH_DAMPING and promised <= EARLY * small:
+            if near and damping <= LITTLE_DAMPING and promised <= 0.3 * small:
                 converged = True
                 break
             for k in range(n_shape):
@@ -378,10 +288,14 @@ def fit_pixels(
             if converged or damping > 1e12:
                 break
         for k in range(n_shape):
-            extra[n_linear + k] = strength[k] + floor[k]
+            here.matrix[n_linear + k, n_linear + k] += strength[k] + floor[k]
             out_parameters[pixel, place[n_linear + k]] = here.theta[k]
         for i in range(n_linear):
             if place[i] >= 0:
                 out_parameters[pixel, place[i]] = here.linear[i]
-        invert(here.matrix, extra, trial.lower, variance[pixel], place, out_covariance[pixel])
+        invert(here.matrix, n)
+        for i in range(n):
+            for k in range(n):
+                if place[i] >= 0 and place[k] >= 0:
+                    out_covariance[pixel, place[i], place[k]] = variance[pixel] * here.matrix[i, k]
         out_cost[pixel], out_converged[pixel] = cost, converged

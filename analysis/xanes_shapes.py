@@ -24,7 +24,7 @@ COMPILED: Any = {
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},  # not "nnan": a diverging trial must compare as such
 }
-ERROR_FUNCTION, ARCTAN = 0, 1
+ERROR_FUNCTION, ARCTAN, LORENTZIAN = 0, 1, 2
 LARGEST_U = 6.0  # erfc(6) = 2e-17
 
 

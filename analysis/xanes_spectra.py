@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ptychrome.analysis.scan import DataError
 from ptychrome.analysis.xanes_kernel import Shared, fit_pixels
 from ptychrome.analysis.xanes_model import XanesModel, XanesOptions, evaluate
-from ptychrome.analysis.xanes_shapes import ARCTAN, ERROR_FUNCTION
+from ptychrome.analysis.xanes_shapes import ARCTAN, ERROR_FUNCTION, LORENTZIAN
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -191,16 +191,17 @@ class Spectra:
         shared = Shared(
             self.energy,
             model.step_falloff(self.energy),
-            ERROR_FUNCTION if model.edge_shape == "erf" else ARCTAN,
-            self.constants(),
-            tuple(np.concatenate([model.linear[1:], [0], np.full(self.extra_linear, -1), model.shape]).tolist()),
-            tuple(low.tolist()), tuple(high.tolist()), *(tuple(x.tolist()) for x in prior), iterations, options.tolerance,
+            (ERROR_FUNCTION if model.edge_shape == "erf" else ARCTAN, *(LORENTZIAN for _ in model.peaks)),
+            tuple(self.constants()),
+            np.concatenate([model.linear[1:], [0], np.full(self.extra_linear, -1), model.shape]),
+            low, high, *prior, iterations, options.tolerance,
         )  # fmt: skip
 
         def run(first: int) -> None:
             part = slice(first, first + CHUNK)
             fit_pixels(
-                shared, np.ascontiguousarray(self.root_weight[part]), self.values[part], variance[part], start[part],
+                shared, np.ascontiguousarray(self.root_weight[part]), self.values[part], variance[part],
+                start[part],
                 *(array[part] for array in raw.arrays()),
             )  # fmt: skip
 
