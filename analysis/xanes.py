@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptychrome.analysis.scan import DataError
+from ptychrome.analysis.xanes_calibration import Calibration, simulated_fits
 from ptychrome.analysis.xanes_model import Interval, Peak, XanesModel, XanesOptions, evaluate
 from ptychrome.analysis.xanes_spectra import Prior, Raw, Spectra
 from ptychrome.analysis.xanes_starts import fit_of_one, learned_starts, mean_prior, retry
@@ -28,7 +30,7 @@ class XanesFit:
     parameters : (n_pixels, p) float64
         NaN where a spectrum was missing or the energies do not determine the parameter.
     covariance : (n_pixels, p, p) float32
-        With bounds counted as flat priors, so that no σ exceeds the allowed range.
+        Of the linearised model, with bounds counted as flat priors.
     chi2 : (n_pixels,) float64
         Reduced χ²; NaN without degrees of freedom.
     measured : (n_pixels,) bool
@@ -38,6 +40,8 @@ class XanesFit:
         Parameters which the energies measured so far determine.
     mean_parameters : (p,) float64
         Fit of the mean spectrum.
+    calibration : Calibration
+        What `sigma` and `cov` know beyond `covariance`.
     """
 
     model: XanesModel
@@ -48,45 +52,71 @@ class XanesFit:
     converged: NDArray[np.bool_] = field(repr=False)
     determined: NDArray[np.bool_]
     mean_parameters: Float
+    calibration: Calibration = Calibration()
 
     def __getitem__(self, name: str) -> Float:
         """Values of one named parameter, (n_pixels,)."""
         return self.parameters[:, self.model.names.index(name)]
 
     def sigma(self, name: str) -> Float:
-        """Standard deviation of one named parameter, (n_pixels,)."""
-        return np.sqrt(self.cov(name, name))
+        """Standard deviation of one named parameter, (n_pixels,), calibrated."""
+        local = np.sqrt(self._local(name, name))
+        return local * self.calibration.factor(name, local)
 
     def cov(self, first: str, second: str) -> Float:
-        """Covariance of two named parameters, (n_pixels,)."""
+        """Covariance of two named parameters, (n_pixels,), calibrated."""
+        factors = (
+            self.calibration.factor(name, np.sqrt(self._local(name, name))) for name in (first, second)
+        )
+        return self._local(first, second) * math.prod(factors)
+
+    def _local(self, first: str, second: str) -> Float:
         i, j = self.model.names.index(first), self.model.names.index(second)
         return self.covariance[:, i, j].astype(float)
 
     def pre_edge_area(self) -> tuple[Float, Float]:
-        """Area π c11 c13 of the pre-edge peak and its standard deviation, (n_pixels,) each, eV.
+        """Area π c11 c13 of the pre-edge peak and its calibrated standard deviation, (n_pixels,) each, eV.
 
         The variance has the terms of second order of a product (Goodman, J. Am. Stat. Assoc. 55, 708
         (1960)): height and width of a weak peak are uncertain by tens of per cent, and against each other.
         """
-        c11, c13 = self["c11"], self["c13"]
-        variance = (
-            c13**2 * self.cov("c11", "c11")
-            + c11**2 * self.cov("c13", "c13")
-            + 2 * c11 * c13 * self.cov("c11", "c13")
-            + self.cov("c11", "c11") * self.cov("c13", "c13")
-            + self.cov("c11", "c13") ** 2
-        )
-        return np.pi * c11 * c13, np.pi * np.sqrt(np.maximum(variance, 0.0))
+        area, variance = self._area()
+        sigma = np.sqrt(np.maximum(variance, 0.0))
+        return area, sigma * self.calibration.factor("area", sigma)
 
     def pre_edge_ratio(self) -> tuple[Float, Float]:
-        """Pre-edge area over edge jump and its standard deviation, (n_pixels,) each, eV."""
-        area, area_sigma = self.pre_edge_area()
-        jump = self["b1"]
+        """Pre-edge area over edge jump and its calibrated standard deviation, (n_pixels,) each, eV."""
+        area, area_variance = self._area()
+        jump, cov = self["b1"], self._local
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = area / jump
-            mixed = np.pi * (self["c13"] * self.cov("c11", "b1") + self["c11"] * self.cov("c13", "b1"))
-            variance = area_sigma**2 + ratio**2 * self.cov("b1", "b1") - 2 * ratio * mixed
-            return ratio, np.sqrt(np.maximum(variance, 0.0)) / np.abs(jump)
+            mixed = np.pi * (self["c13"] * cov("c11", "b1") + self["c11"] * cov("c13", "b1"))
+            variance = area_variance + ratio**2 * cov("b1", "b1") - 2 * ratio * mixed
+            sigma = np.sqrt(np.maximum(variance, 0.0)) / np.abs(jump)
+        return ratio, sigma * self.calibration.factor("ratio", sigma)
+
+    def _area(self) -> tuple[Float, Float]:
+        c11, c13, cov = self["c11"], self["c13"], self._local
+        variance = (
+            c13**2 * cov("c11", "c11")
+            + c11**2 * cov("c13", "c13")
+            + 2 * c11 * c13 * cov("c11", "c13")
+            + cov("c11", "c11") * cov("c13", "c13")
+            + cov("c11", "c13") ** 2
+        )
+        return np.pi * c11 * c13, np.pi**2 * variance
+
+    def calibrated_by(self, truth: Float, again: XanesFit) -> XanesFit:
+        """The same with σ calibrated by fits of simulated spectra, whose true parameters (n, p) are known."""
+        true = replace(again, parameters=truth)
+        found = {name: (again[name] - true[name], again.sigma(name)) for name in self.model.names}
+        for name in ("area", "ratio"):
+            value, sigma = getattr(again, f"pre_edge_{name}")()
+            found[name] = value - getattr(true, f"pre_edge_{name}")()[0], sigma
+        calibration = self.calibration
+        for name, (deviation, sigma) in found.items():
+            calibration = calibration.learned(name, deviation, sigma)
+        return replace(self, calibration=calibration)
 
 
 def fit_xanes(
@@ -155,7 +185,12 @@ def fit_xanes(
         first = np.where(np.isfinite(given), given, mean)[:, model.shape]
     raw = data.solve(first, noise**2, prior, options, options.max_iterations)
     retry(data, raw, noise**2, mean, prior, options)
-    return _finish(data, raw, noise**2, determined, mean, absolute=sigma is not None)
+    simulated = simulated_fits(data, raw, noise**2, mean, prior, options) if data.complete else None
+    fit = _finish(data, raw, noise**2, determined, mean, absolute=sigma is not None)
+    if simulated is None:
+        return fit
+    truth, again = simulated
+    return fit.calibrated_by(truth, replace(fit, parameters=again.parameters, covariance=again.covariance))
 
 
 def _noise(sigma: ArrayLike, n_pixels: int, name: str) -> Float:
@@ -200,7 +235,9 @@ def _finish(
         chi2 = np.where(free > 0, raw.cost / (variance * free), np.nan)
     covariance, parameters = raw.covariance, raw.parameters
     if not absolute:
-        covariance *= np.where(free > 0, chi2, 1.0)[:, None, None].astype(np.float32)
+        # σ² from residuals: an estimate over it has Student's distribution, of variance free/(free − 2)
+        student = np.where(free > 2, free / np.maximum(free - 2, 1), 1.0)
+        covariance *= np.where(free > 0, chi2 * student, 1.0)[:, None, None].astype(np.float32)
     parameters[~measured] = np.nan
     covariance[~measured] = np.nan
     parameters[:, ~determined] = np.nan

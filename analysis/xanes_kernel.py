@@ -213,6 +213,49 @@ def damped_step(shared, theta, reduced, gradient, floor, damping, damped, factor
     return promised, least
 
 
+@njit(**INLINED)
+def load(shared, weight, spectrum, here):
+    """Rows that do not depend on θ; returns the squared norm of the data."""
+    rows, n_moving, square = here.rows, len(shared.kinds), 0.0
+    data = rows.shape[0] - 1
+    for j in range(spectrum.size):
+        rows[data, j] = spectrum[j]
+        square += spectrum[j] ** 2
+    for i in range(len(shared.fixed)):
+        shape = shared.fixed[i]
+        for j in range(spectrum.size):
+            rows[n_moving + i, j] = weight[j] * shape[j]
+    return square
+
+
+@njit(**INLINED)
+def collect(place, here, parameters):
+    """Unknowns to where they belong among the `parameters`."""
+    n_linear = here.linear.size
+    for i in range(n_linear):
+        if place[i] >= 0:
+            parameters[place[i]] = here.linear[i]
+    for k in range(here.theta.size):
+        parameters[place[n_linear + k]] = here.theta[k]
+
+
+@njit(**COMPILED)
+def best_amplitudes(shared, root_weight, spectra, theta, out_parameters, out_model):
+    """Parameters with given θ that fit rows of `spectra` best, and their model (times root weight)."""
+    n_moving, width = len(shared.kinds), spectra.shape[1]
+    n_linear = n_moving + len(shared.fixed)
+    here, strength = point(n_linear, 2 * n_moving, width), np.zeros(2 * n_moving)
+    for pixel in range(spectra.shape[0]):
+        here.theta[:] = theta[pixel]
+        square = load(shared, root_weight[pixel], spectra[pixel], here)
+        project(shared, root_weight[pixel], strength, square, here)
+        collect(shared.place, here, out_parameters[pixel])
+        out_model[pixel] = 0.0
+        for i in range(n_linear):
+            for j in range(width):
+                out_model[pixel, j] += here.linear[i] * here.rows[i, j]
+
+
 @njit(**COMPILED)
 def fit_pixels(
     shared, root_weight, spectra, variance, start, out_parameters, out_covariance, out_cost, out_converged
@@ -237,14 +280,8 @@ def fit_pixels(
     curvature, mixed, residual = np.empty((n_moving, 3)), np.empty((n_shape, n_linear)), np.empty(width)
     for pixel in range(spectra.shape[0]):
         weight = root_weight[pixel]
-        square = 0.0
-        for j in range(width):
-            here.rows[n, j] = trial.rows[n, j] = spectra[pixel, j]
-            square += spectra[pixel, j] ** 2
-        for i in range(n_moving, n_linear):
-            shape = shared.fixed[i - n_moving]
-            for j in range(width):
-                here.rows[i, j] = trial.rows[i, j] = weight[j] * shape[j]
+        square = load(shared, weight, spectra[pixel], here)
+        load(shared, weight, spectra[pixel], trial)
         for k in range(n_shape):
             strength[k] = variance[pixel] * shared.prior_strength[k]
             floor[k] = variance[pixel] * 12.0 / (high[k] - low[k]) ** 2
@@ -289,10 +326,7 @@ def fit_pixels(
                 break
         for k in range(n_shape):
             here.matrix[n_linear + k, n_linear + k] += strength[k] + floor[k]
-            out_parameters[pixel, place[n_linear + k]] = here.theta[k]
-        for i in range(n_linear):
-            if place[i] >= 0:
-                out_parameters[pixel, place[i]] = here.linear[i]
+        collect(place, here, out_parameters[pixel])
         invert(here.matrix, n)
         for i in range(n):
             for k in range(n):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptychrome.analysis.scan import DataError
-from ptychrome.analysis.xanes_kernel import Shared, fit_pixels
+from ptychrome.analysis.xanes_kernel import Shared, best_amplitudes, fit_pixels
 from ptychrome.analysis.xanes_model import XanesModel, XanesOptions, evaluate
 from ptychrome.analysis.xanes_shapes import ARCTAN, ERROR_FUNCTION, LORENTZIAN
 
@@ -19,7 +19,7 @@ Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Prior = tuple[Float, Float]  # means and inverse variances of the non-linear parameters, (q,) each
 
-CHUNK = 1024  # pixels a thread takes at a time
+CHUNK = 1024  # pixels a thread takes at a time, at most
 SIMD = 8  # columns come in multiples of this
 DETERMINED = 0.3  # largest σ of what counts as known, relative to the signal or to what the bounds allow
 PHASE_BACKGROUND = 2  # of the phase alone: an offset and a slope
@@ -181,34 +181,54 @@ class Spectra:
         rows[1:, self.energy.size :] = offset ** np.arange(PHASE_BACKGROUND)[:, None]
         return rows
 
-    def solve(
-        self, start: Float, variance: Float, prior: Prior, options: XanesOptions, iterations: int
-    ) -> Raw:
-        """Run the kernel in threads over chunks of pixels (it holds no Python lock)."""
-        model, n_pixels = self.model, len(self.values)
-        _, low, high = model.intervals()
-        raw, start = Raw.empty(n_pixels, len(model.names)), np.ascontiguousarray(start)
-        shared = Shared(
+    def shared(self, prior: Prior, options: XanesOptions, iterations: int) -> Shared:
+        """What the kernel needs to know beside the pixels."""
+        model = self.model
+        return Shared(
             self.energy,
             model.step_falloff(self.energy),
             (ERROR_FUNCTION if model.edge_shape == "erf" else ARCTAN, *(LORENTZIAN for _ in model.peaks)),
             tuple(self.constants()),
             np.concatenate([model.linear[1:], [0], np.full(self.extra_linear, -1), model.shape]),
-            low, high, *prior, iterations, options.tolerance,
-        )  # fmt: skip
+            *model.intervals()[1:],
+            *prior,
+            iterations,
+            options.tolerance,
+        )
+
+    def solve(
+        self, start: Float, variance: Float, prior: Prior, options: XanesOptions, iterations: int
+    ) -> Raw:
+        """Run the kernel in threads over chunks of pixels (it holds no Python lock)."""
+        n_pixels, shared = len(self.values), self.shared(prior, options, iterations)
+        raw, start = Raw.empty(n_pixels, len(self.model.names)), np.ascontiguousarray(start)
+        workers = options.workers or len(os.sched_getaffinity(0))
+        chunk = min(CHUNK, -(-n_pixels // (4 * workers)) or 1)
 
         def run(first: int) -> None:
-            part = slice(first, first + CHUNK)
+            part = slice(first, first + chunk)
             fit_pixels(
                 shared, np.ascontiguousarray(self.root_weight[part]), self.values[part], variance[part],
-                start[part],
-                *(array[part] for array in raw.arrays()),
+                start[part], *(array[part] for array in raw.arrays()),
             )  # fmt: skip
 
-        firsts = range(0, n_pixels, CHUNK)
-        with ThreadPoolExecutor(options.workers or len(os.sched_getaffinity(0))) as pool:
-            list(pool.map(run, firsts))
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(run, range(0, n_pixels, chunk)))
         return raw
+
+    def simulated(
+        self, theta: Float, variance: Float, options: XanesOptions, rng: np.random.Generator
+    ) -> tuple[Float, Spectra]:
+        """Parameters (n_pixels, p): given shapes, amplitudes of these spectra; and noisy spectra of them."""
+        none, root = np.zeros(theta.shape[1]), np.ascontiguousarray(self.root_weight)
+        parameters, values = np.empty((len(theta), len(self.model.names))), np.empty_like(self.values)
+        best_amplitudes(self.shared((none, none), options, 0), root, self.values, theta, parameters, values)
+        values += np.where(root > 0, np.sqrt(variance)[:, None] * rng.standard_normal(values.shape), 0.0)
+        return parameters, replace(self, values=values)
+
+    def select(self, pixels: NDArray[np.intp]) -> Spectra:
+        """Some of the pixels."""
+        return replace(self, values=self.values[pixels], root_weight=self.root_weight[pixels])
 
     def mean(self) -> Spectra:
         """The mean spectrum; thick pixels count more, so that stray vacuum does not dilute it."""
@@ -261,9 +281,8 @@ class Spectra:
         self, pixels: NDArray[np.intp], start: Float, variance: Float, prior: Prior, options: XanesOptions
     ) -> Raw:
         """Fit of some pixels, from one start (q,) or one each (n, q), with three times the iterations."""
-        some = replace(self, values=self.values[pixels], root_weight=self.root_weight[pixels])
         starts = np.broadcast_to(start, (pixels.size, start.shape[-1]))
-        return some.solve(starts, variance[pixels], prior, options, 3 * options.max_iterations)
+        return self.select(pixels).solve(starts, variance[pixels], prior, options, 3 * options.max_iterations)
 
 
 def _columns(values: Float, kept: Bool) -> Float:
