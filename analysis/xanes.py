@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -60,15 +59,12 @@ class XanesFit:
 
     def sigma(self, name: str) -> Float:
         """Standard deviation of one named parameter, (n_pixels,), calibrated."""
-        local = np.sqrt(self._local(name, name))
-        return local * self.calibration.factor(name, local)
+        return np.sqrt(self._local(name, name)) * self.calibration.factor(name)
 
     def cov(self, first: str, second: str) -> Float:
         """Covariance of two named parameters, (n_pixels,), calibrated."""
-        factors = (
-            self.calibration.factor(name, np.sqrt(self._local(name, name))) for name in (first, second)
-        )
-        return self._local(first, second) * math.prod(factors)
+        factor = self.calibration.factor
+        return self._local(first, second) * factor(first) * factor(second)
 
     def _local(self, first: str, second: str) -> Float:
         i, j = self.model.names.index(first), self.model.names.index(second)
@@ -81,8 +77,7 @@ class XanesFit:
         (1960)): height and width of a weak peak are uncertain by tens of per cent, and against each other.
         """
         area, variance = self._area()
-        sigma = np.sqrt(np.maximum(variance, 0.0))
-        return area, sigma * self.calibration.factor("area", sigma)
+        return area, np.sqrt(np.maximum(variance, 0.0)) * self.calibration.factor("area")
 
     def pre_edge_ratio(self) -> tuple[Float, Float]:
         """Pre-edge area over edge jump and its calibrated standard deviation, (n_pixels,) each, eV."""
@@ -93,7 +88,7 @@ class XanesFit:
             mixed = np.pi * (self["c13"] * cov("c11", "b1") + self["c11"] * cov("c13", "b1"))
             variance = area_variance + ratio**2 * cov("b1", "b1") - 2 * ratio * mixed
             sigma = np.sqrt(np.maximum(variance, 0.0)) / np.abs(jump)
-        return ratio, sigma * self.calibration.factor("ratio", sigma)
+        return ratio, sigma * self.calibration.factor("ratio")
 
     def _area(self) -> tuple[Float, Float]:
         c11, c13, cov = self["c11"], self["c13"], self._local
@@ -106,17 +101,26 @@ class XanesFit:
         )
         return np.pi * c11 * c13, np.pi**2 * variance
 
-    def calibrated_by(self, truth: Float, again: XanesFit) -> XanesFit:
-        """The same with σ calibrated by fits of simulated spectra, whose true parameters (n, p) are known."""
+    def calibrated_by(self, variance: Float, truth: Float, noise2: Float, again: XanesFit) -> XanesFit:
+        """The same with σ calibrated by fits of simulated spectra.
+
+        Parameters
+        ----------
+        variance : (n_pixels,) float64
+            Noise² of μt.
+        truth, noise2 : (n, p) and (n,) float64
+            True parameters and noise² of the simulated spectra.
+        again : XanesFit
+            Their fits.
+        """
         true = replace(again, parameters=truth)
-        found = {name: (again[name] - true[name], again.sigma(name)) for name in self.model.names}
+        deviations = {name: (again[name] - true[name], again.sigma(name)) for name in self.model.names}
         for name in ("area", "ratio"):
-            value, sigma = getattr(again, f"pre_edge_{name}")()
-            found[name] = value - getattr(true, f"pre_edge_{name}")()[0], sigma
-        calibration = self.calibration
-        for name, (deviation, sigma) in found.items():
-            calibration = calibration.learned(name, deviation, sigma)
-        return replace(self, calibration=calibration)
+            (found, sigma), (expected, _) = (getattr(fit, f"pre_edge_{name}")() for fit in (again, true))
+            deviations[name] = found - expected, sigma
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = (variance / self["b1"] ** 2, noise2 / true["b1"] ** 2)
+        return replace(self, calibration=Calibration.learned(*relative, deviations))
 
 
 def fit_xanes(
@@ -185,12 +189,16 @@ def fit_xanes(
         first = np.where(np.isfinite(given), given, mean)[:, model.shape]
     raw = data.solve(first, noise**2, prior, options, options.max_iterations)
     retry(data, raw, noise**2, mean, prior, options)
-    simulated = simulated_fits(data, raw, noise**2, mean, prior, options) if data.complete else None
     fit = _finish(data, raw, noise**2, determined, mean, absolute=sigma is not None)
+    if not data.complete:
+        return fit
+    variance = noise**2 * (1.0 if sigma is not None else np.nanmedian(np.append(fit.chi2, np.nan)))
+    simulated = simulated_fits(data, raw, variance, mean, prior, options)
     if simulated is None:
         return fit
-    truth, again = simulated
-    return fit.calibrated_by(truth, replace(fit, parameters=again.parameters, covariance=again.covariance))
+    truth, noise2, again = simulated
+    found = replace(fit, parameters=again.parameters, covariance=again.covariance)
+    return fit.calibrated_by(variance, truth, noise2, found)
 
 
 def _noise(sigma: ArrayLike, n_pixels: int, name: str) -> Float:

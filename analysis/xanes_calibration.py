@@ -19,48 +19,50 @@ from ptychrome.analysis.xanes_spectra import Prior, Raw, Spectra
 from ptychrome.analysis.xanes_starts import LEARN_FROM, retry
 
 Float = NDArray[np.float64]
-SAMPLE, BINS = 1024, 8  # spectra simulated; groups of like σ, whose spread is then known to 6 %
+SAMPLE = 1024  # spectra simulated: the spread is then known to 2 %
 FARTHEST = 5.0  # deviations over σ beyond are minima elsewhere and count as this
+LEAST = 0.5  # factor on σ
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """By what σ of each quantity is to be multiplied, as it depends on σ itself.
+    """By what σ is to be multiplied: its square is 1 + k (noise/jump)², as terms of second order make it.
+
+    Not more finely, say by σ itself: that follows the estimate, and with it the estimate's own deviation.
 
     Attributes
     ----------
-    tables : dict of str to (2, BINS) float64
-        Logarithm of σ, ascending, and factor; a quantity not in there keeps its σ.
+    noise2 : (n_pixels,) float64
+        (Noise / edge jump)², at most the largest simulated.
+    excess : dict of str to float
+        k of each quantity; one that is not in there keeps its σ.
     """
 
-    tables: dict[str, Float] = field(default_factory=dict)
+    noise2: Float | float = 0.0
+    excess: dict[str, float] = field(default_factory=dict)
 
-    def factor(self, name: str, sigma: Float) -> Float:
-        """Factor for each σ, (n,)."""
-        if name not in self.tables:
-            return np.ones_like(sigma)
-        with np.errstate(divide="ignore"):
-            return np.interp(np.log(sigma), *self.tables[name])
+    @classmethod
+    def learned(
+        cls, noise2: Float, simulated_noise2: Float, deviations: dict[str, tuple[Float, Float]]
+    ) -> Calibration:
+        """From simulated deviations from the truth and their σ, (n,) each, at (n,) noises."""
+        excess = {}
+        for name, (deviation, sigma) in deviations.items():
+            known = np.isfinite(deviation) & (sigma > 0)
+            if known.any():
+                square = np.clip(deviation[known] / sigma[known], -FARTHEST, FARTHEST) ** 2
+                excess[name] = float(np.sum(square - 1.0) / np.sum(simulated_noise2[known]))
+        return cls(np.minimum(noise2, simulated_noise2.max()), excess)
 
-    def learned(self, name: str, deviation: Float, sigma: Float) -> Calibration:
-        """This one and a further quantity, from deviations from the truth and their σ, (n,) each."""
-        known = np.isfinite(deviation) & (sigma > 0)
-        if np.count_nonzero(known) < SAMPLE // 2:
-            return self
-        order = np.argsort(sigma[known])
-        sigma, square = sigma[known][order], (deviation[known][order] / sigma[known][order]) ** 2
-        groups = np.array_split(np.arange(sigma.size), BINS)
-        table = [
-            [np.mean(np.log(sigma[group])) for group in groups],
-            [np.sqrt(np.mean(np.minimum(square[group], FARTHEST**2))) for group in groups],
-        ]
-        return Calibration(self.tables | {name: np.array(table)})
+    def factor(self, name: str) -> Float:
+        """Factor on each σ, (n_pixels,)."""
+        return np.sqrt(np.maximum(1.0 + self.excess.get(name, 0.0) * np.asarray(self.noise2), LEAST**2))
 
 
 def simulated_fits(
     data: Spectra, raw: Raw, variance: Float, mean: Float, prior: Prior, options: XanesOptions
-) -> tuple[Float, Raw] | None:
-    """True parameters (n, p) and fits of simulated spectra.
+) -> tuple[Float, Float, Raw] | None:
+    """True parameters (n, p), noise² (n,) and fits of simulated spectra.
 
     They have the shapes of the `mean` (p,), or those that the prior allows around it, and amplitudes and
     noise of measured pixels, each as often as it takes. None without pixels of sufficient edge jump.
@@ -77,4 +79,4 @@ def simulated_fits(
     starts = np.repeat(mean[None, shape], SAMPLE, axis=0)
     again = spectra.solve(starts, variance[pixels], prior, options, options.max_iterations)
     retry(spectra, again, variance[pixels], mean, prior, options)
-    return truth, again
+    return truth, variance[pixels], again
