@@ -64,8 +64,8 @@ def simulated_fits(
 ) -> tuple[Float, Float, Raw] | None:
     """True parameters (n, p), noise² (n,) and fits of simulated spectra.
 
-    They have the shapes of the `mean` (p,), or those that the prior allows around it, and amplitudes and
-    noise of measured pixels, each as often as it takes. None without pixels of sufficient edge jump.
+    They have amplitudes and noise of measured pixels, each as often as it takes, and shapes of these or as
+    the prior allows. Starts are those of the `mean` (p,). None without pixels of sufficient edge jump.
     """
     pixels = np.flatnonzero(raw.converged & (raw.parameters[:, 1] > LEARN_FROM * np.sqrt(variance)))
     if pixels.size == 0:
@@ -74,9 +74,20 @@ def simulated_fits(
     shape, (_, low, high), rng = data.model.shape, data.model.intervals(), np.random.default_rng(0)
     centre, strength = prior
     spread = np.divide(1.0, np.sqrt(strength), out=np.zeros_like(strength), where=strength > 0)
-    theta = np.where(strength > 0, centre, mean[shape]) + spread * rng.standard_normal((SAMPLE, shape.size))
-    truth, spectra = data.select(pixels).simulated(np.clip(theta, low, high), variance[pixels], options, rng)
+    theta = np.where(strength > 0, centre, _true_shapes(raw.of(pixels), shape))
+    theta = np.clip(theta + spread * rng.standard_normal(theta.shape), low, high)
+    truth, spectra = data.select(pixels).simulated(theta, variance[pixels], options, rng)
     starts = np.repeat(mean[None, shape], SAMPLE, axis=0)
     again = spectra.solve(starts, variance[pixels], prior, options, options.max_iterations)
     retry(spectra, again, variance[pixels], mean, prior, options)
     return truth, variance[pixels], again
+
+
+def _true_shapes(raw: Raw, shape: NDArray[np.intp]) -> Float:
+    """Non-linear parameters (n, q) that scatter as the true ones do: as the fits less the fits' noise."""
+    fitted = raw.parameters[:, shape]
+    variance = np.diagonal(raw.covariance, axis1=1, axis2=2)[:, shape].astype(float)
+    middle = np.median(fitted, axis=0)
+    scatter = (1.4826 * np.median(np.abs(fitted - middle), axis=0)) ** 2
+    true = np.maximum(scatter - np.median(variance, axis=0), 0.0)
+    return middle + np.sqrt(true / (true + variance)) * (fitted - middle)

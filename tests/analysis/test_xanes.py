@@ -124,12 +124,24 @@ def test_uncertainties_describe_the_scatter(spectrum, jump_over_noise):
     sigma = 0.2 / (low * (high / low) ** rng.random(REPEATS))
     noise = sigma[:, None] * rng.standard_normal((REPEATS, V_GRID.size))
     fit = fit_xanes(V_GRID, evaluate(MODEL, pixel, V_GRID) + noise, model=MODEL, sigma=sigma)
+    # a peak of a tenth of Δμt is often held by its bounds, and the simulated ones not quite as often
+    most = 1.15 if spectrum == "weak pre-edge" else 1.1
     for name, pull in pulls(fit, pixel).items():
-        assert 0.9 < np.std(pull) < 1.1, name
+        assert 0.9 < np.std(pull) < most, name
         assert abs(np.median(pull)) < 0.2, name  # bends are of second order: σ/5 at Δμt/σ = 10
     # 30 degrees of freedom have a median of 29.3, the best of several minima lies 3 % lower still
     assert np.median(fit.chi2) == pytest.approx(0.98, abs=0.05)
     assert fit.converged.mean() > 0.99
+
+
+def test_uncertainties_describe_the_scatter_of_many_kinds_of_spectra():
+    rng = np.random.default_rng(9)
+    truth, sigma = random_parameters(REPEATS, rng), 0.2 / (10 * 4 ** rng.random(REPEATS))
+    noise = sigma[:, None] * rng.standard_normal((REPEATS, V_GRID.size))
+    fit = fit_xanes(V_GRID, evaluate(MODEL, truth, V_GRID) + noise, model=MODEL, sigma=sigma)
+    for name in ("b1", "b2"):
+        pull = (fit[name] - truth[:, MODEL.names.index(name)]) / fit.sigma(name)
+        assert 0.9 < np.std(pull) < 1.1, name
 
 
 def test_uncertainties_from_residuals_describe_the_scatter_too():
