@@ -150,7 +150,7 @@ def fit_xanes(
     weights : (n,) float, optional
         Relative weight of the energies (1/variance).
     start : (p,) or (n_pixels, p) float, optional
-        Start parameters; where NaN: the fit of the mean spectrum. Default: what the fits of a sample of pixels
+        Start parameters; where NaN: the fit of the mean spectrum. Default: what fits of a sample of pixels
         teach, or, of few pixels, the fit of the mean spectrum.
     phase : (n_pixels, n) float, rad, optional
         To be fitted together with the absorbance, each shape by its Kramers–Kronig partner, with an offset
