@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptychrome.analysis.scan import DataError
+from ptychrome.analysis.xanes_calibration import Calibration, simulated_fits
 from ptychrome.analysis.xanes_model import Interval, Peak, XanesModel, XanesOptions, evaluate
-from ptychrome.analysis.xanes_spectra import Prior, Raw, Spectra, mean_prior
+from ptychrome.analysis.xanes_spectra import Prior, Raw, Spectra
+from ptychrome.analysis.xanes_starts import fit_of_one, learned_starts, mean_prior, retry
 
 __all__ = ["Interval", "Peak", "XanesFit", "XanesModel", "XanesOptions", "evaluate", "fit_xanes"]
 
@@ -27,7 +29,7 @@ class XanesFit:
     parameters : (n_pixels, p) float64
         NaN where a spectrum was missing or the energies do not determine the parameter.
     covariance : (n_pixels, p, p) float32
-        With bounds counted as flat priors, so that no σ exceeds the allowed range.
+        Of the linearised model, with bounds counted as flat priors.
     chi2 : (n_pixels,) float64
         Reduced χ²; NaN without degrees of freedom.
     measured : (n_pixels,) bool
@@ -37,6 +39,8 @@ class XanesFit:
         Parameters which the energies measured so far determine.
     mean_parameters : (p,) float64
         Fit of the mean spectrum.
+    calibration : Calibration
+        What `sigma` and `cov` know beyond `covariance`.
     """
 
     model: XanesModel
@@ -47,45 +51,76 @@ class XanesFit:
     converged: NDArray[np.bool_] = field(repr=False)
     determined: NDArray[np.bool_]
     mean_parameters: Float
+    calibration: Calibration = Calibration()
 
     def __getitem__(self, name: str) -> Float:
         """Values of one named parameter, (n_pixels,)."""
         return self.parameters[:, self.model.names.index(name)]
 
     def sigma(self, name: str) -> Float:
-        """Standard deviation of one named parameter, (n_pixels,)."""
-        return np.sqrt(self.cov(name, name))
+        """Standard deviation of one named parameter, (n_pixels,), calibrated."""
+        return np.sqrt(self._local(name, name)) * self.calibration.factor(name)
 
     def cov(self, first: str, second: str) -> Float:
-        """Covariance of two named parameters, (n_pixels,)."""
+        """Covariance of two named parameters, (n_pixels,), calibrated."""
+        factor = self.calibration.factor
+        return self._local(first, second) * factor(first) * factor(second)
+
+    def _local(self, first: str, second: str) -> Float:
         i, j = self.model.names.index(first), self.model.names.index(second)
         return self.covariance[:, i, j].astype(float)
 
     def pre_edge_area(self) -> tuple[Float, Float]:
-        """Area π c11 c13 of the pre-edge peak and its standard deviation, (n_pixels,) each, eV.
+        """Area π c11 c13 of the pre-edge peak and its calibrated standard deviation, (n_pixels,) each, eV.
 
         The variance has the terms of second order of a product (Goodman, J. Am. Stat. Assoc. 55, 708
         (1960)): height and width of a weak peak are uncertain by tens of per cent, and against each other.
         """
-        c11, c13 = self["c11"], self["c13"]
-        variance = (
-            c13**2 * self.cov("c11", "c11")
-            + c11**2 * self.cov("c13", "c13")
-            + 2 * c11 * c13 * self.cov("c11", "c13")
-            + self.cov("c11", "c11") * self.cov("c13", "c13")
-            + self.cov("c11", "c13") ** 2
-        )
-        return np.pi * c11 * c13, np.pi * np.sqrt(np.maximum(variance, 0.0))
+        area, variance = self._area()
+        return area, np.sqrt(np.maximum(variance, 0.0)) * self.calibration.factor("area")
 
     def pre_edge_ratio(self) -> tuple[Float, Float]:
-        """Pre-edge area over edge jump and its standard deviation, (n_pixels,) each, eV."""
-        area, area_sigma = self.pre_edge_area()
-        jump = self["b1"]
+        """Pre-edge area over edge jump and its calibrated standard deviation, (n_pixels,) each, eV."""
+        area, area_variance = self._area()
+        jump, cov = self["b1"], self._local
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = area / jump
-            mixed = np.pi * (self["c13"] * self.cov("c11", "b1") + self["c11"] * self.cov("c13", "b1"))
-            variance = area_sigma**2 + ratio**2 * self.cov("b1", "b1") - 2 * ratio * mixed
-            return ratio, np.sqrt(np.maximum(variance, 0.0)) / np.abs(jump)
+            mixed = np.pi * (self["c13"] * cov("c11", "b1") + self["c11"] * cov("c13", "b1"))
+            variance = area_variance + ratio**2 * cov("b1", "b1") - 2 * ratio * mixed
+            sigma = np.sqrt(np.maximum(variance, 0.0)) / np.abs(jump)
+        return ratio, sigma * self.calibration.factor("ratio")
+
+    def _area(self) -> tuple[Float, Float]:
+        c11, c13, cov = self["c11"], self["c13"], self._local
+        variance = (
+            c13**2 * cov("c11", "c11")
+            + c11**2 * cov("c13", "c13")
+            + 2 * c11 * c13 * cov("c11", "c13")
+            + cov("c11", "c11") * cov("c13", "c13")
+            + cov("c11", "c13") ** 2
+        )
+        return np.pi * c11 * c13, np.pi**2 * variance
+
+    def calibrated_by(self, variance: Float, truth: Float, noise2: Float, again: XanesFit) -> XanesFit:
+        """The same with σ calibrated by fits of simulated spectra.
+
+        Parameters
+        ----------
+        variance : (n_pixels,) float64
+            Noise² of μt.
+        truth, noise2 : (n, p) and (n,) float64
+            True parameters and noise² of the simulated spectra.
+        again : XanesFit
+            Their fits.
+        """
+        true = replace(again, parameters=truth)
+        deviations = {name: (again[name] - true[name], again.sigma(name)) for name in self.model.names}
+        for name in ("area", "ratio"):
+            (found, sigma), (expected, _) = (getattr(fit, f"pre_edge_{name}")() for fit in (again, true))
+            deviations[name] = found - expected, sigma
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = (variance / self["b1"] ** 2, noise2 / true["b1"] ** 2)
+        return replace(self, calibration=Calibration.learned(*relative, deviations))
 
 
 def fit_xanes(
@@ -115,7 +150,8 @@ def fit_xanes(
     weights : (n,) float, optional
         Relative weight of the energies (1/variance).
     start : (p,) or (n_pixels, p) float, optional
-        Start parameters; default and where NaN: the fit of the mean spectrum.
+        Start parameters; where NaN: the fit of the mean spectrum. Default: what fits of a sample of pixels
+        teach, or, of few pixels, the fit of the mean spectrum.
     phase : (n_pixels, n) float, rad, optional
         To be fitted together with the absorbance, each shape by its Kramers–Kronig partner, with an offset
         and a slope in energy of its own.
@@ -137,7 +173,7 @@ def fit_xanes(
             spectra = np.where((noise > 0).reshape(-1, *[1] * (spectra.ndim - 1)), spectra, np.nan)
     data = Spectra.prepare(energy_eV, spectra, weights, model)
     mean_spectrum = data.mean()
-    mean = mean_spectrum.best_of_many(options)
+    mean = fit_of_one(mean_spectrum, options)
     if sigma is None:
         noise = np.full(len(data.values), data.residual_noise(mean))
     usual = float(np.median(noise[noise > 0]))
@@ -146,14 +182,24 @@ def fit_xanes(
         data = data.with_phase(phase, noise / _positive_phase_noise(sigma_phase, len(noise)))
         mean_spectrum = data.mean()
     determined = mean_spectrum.determined(mean, usual, options)
-    first = np.broadcast_to(mean[model.shape], (len(noise), model.shape.size))
-    if start is not None:
-        given = np.broadcast_to(np.asarray(start, dtype=float), (len(first), len(model.names)))
-        first = np.where(np.isfinite(given), given, mean)[:, model.shape]
     prior = _prior(model, mean, options, complete=data.complete)
+    if start is None:
+        first = learned_starts(data, mean, noise**2, prior, options)
+    else:
+        given = np.broadcast_to(np.asarray(start, dtype=float), (len(noise), len(model.names)))
+        first = np.where(np.isfinite(given), given, mean)[:, model.shape]
     raw = data.solve(first, noise**2, prior, options, options.max_iterations)
-    data.retry(raw, noise**2, mean, prior, options)
-    return _finish(data, raw, noise**2, determined, mean, absolute=sigma is not None)
+    retry(data, raw, noise**2, mean, prior, options)
+    fit = _finish(data, raw, noise**2, determined, mean, absolute=sigma is not None)
+    if not data.complete:
+        return fit
+    variance = noise**2 * (1.0 if sigma is not None else np.nanmedian(np.append(fit.chi2, np.nan)))
+    simulated = simulated_fits(data, raw, variance, mean, prior, options)
+    if simulated is None:
+        return fit
+    truth, noise2, again = simulated
+    found = replace(fit, parameters=again.parameters, covariance=again.covariance)
+    return fit.calibrated_by(variance, truth, noise2, found)
 
 
 def _noise(sigma: ArrayLike, n_pixels: int, name: str) -> Float:
@@ -192,19 +238,22 @@ def _finish(
     data: Spectra, raw: Raw, variance: Float, determined: NDArray[np.bool_], mean: Float, *, absolute: bool
 ) -> XanesFit:
     """Scale the covariance and blank what is not determined."""
-    points = np.count_nonzero(data.root_weight, axis=1)
-    free = points - mean.size - data.extra_linear
-    measured = points > 0
+    free = data.points - mean.size - data.extra_linear
+    measured = data.points > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         chi2 = np.where(free > 0, raw.cost / (variance * free), np.nan)
     covariance, parameters = raw.covariance, raw.parameters
     if not absolute:
-        covariance *= np.where(free > 0, chi2, 1.0)[:, None, None].astype(np.float32)
+        # σ² from residuals: an estimate over it has Student's distribution, of variance free/(free − 2)
+        student = np.where(free > 2, free / np.maximum(free - 2, 1), 1.0)
+        covariance *= np.where(free > 0, chi2 * student, 1.0)[:, None, None].astype(np.float32)
     parameters[~measured] = np.nan
     covariance[~measured] = np.nan
     parameters[:, ~determined] = np.nan
     covariance[:, ~determined] = covariance[:, :, ~determined] = np.nan
-    covariance[np.abs(covariance) > UNKNOWN] = np.nan
+    unknown = np.diagonal(covariance, axis1=1, axis2=2) > UNKNOWN
+    if unknown.any():
+        covariance[unknown[:, :, None] | unknown[:, None, :]] = np.nan
     return XanesFit(
         data.model, parameters, covariance, chi2, measured, raw.converged & measured, determined, mean
     )

@@ -1,168 +1,199 @@
 # mypy: disallow-untyped-defs=False, check-untyped-defs=False
-"""Compiled inner loop of the XANES fits: variable projection with Levenberg–Marquardt, pixel by pixel.
+"""Compiled inner loop of the XANES fits: variable projection, pixel by pixel.
+
+The amplitudes follow from the non-linear parameters θ by linear least squares. θ is found by steps of
+Levenberg–Marquardt (Kaufman's variant of Golub and Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)), which find
+their way from afar, and near the minimum by Newton's: with the exact Hessian they end in two or three steps
+where the first creep along valleys that noise has bent.
 
 Rows of the work array `rows` are functions of energy (and, in a joint fit, once more for the phase): first
 the linear shapes (step, Lorentzians, then rows that do not change, such as the constant), then derivatives of
-the shapes by the non-linear parameters (edge centre and width, then centre and width of each Lorentzian). One
-Gram matrix of these rows gives the step (Schur complement over the linear part, Kaufman's variant of Golub
-and Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)) and the covariance. The number of columns is padded to
-whole SIMD registers by columns of no weight; factors hold the inverse of their diagonal.
+the shapes by θ (edge centre and width, then centre and width of each Lorentzian), last the data. Their scalar
+products are all that is needed: amplitudes, cost, gradient, step (Schur complement over the linear part) and
+covariance. The number of columns is padded to whole SIMD registers by columns of no weight; factors hold the
+inverse of their diagonal.
 """
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from ptychrome.analysis.xanes_shapes import COMPILED, absorbance_rows, phase_rows
+from ptychrome.analysis.xanes_algebra import INLINED, factorise, invert, products, solve
+from ptychrome.analysis.xanes_shapes import (
+    COMPILED,
+    absorbance_curvature,
+    absorbance_rows,
+    phase_curvature,
+    phase_rows,
+)
 
 LONGEST_STEP = 0.12  # of the width between bounds: longer leaps land in minima with a negative white line
+NEAR = 0.03  # relative decrease of the cost in one step below which Newton's steps are tried
+FIRST_DAMPING, LITTLE_DAMPING = 0.03, 0.01
+DEFINITE = 1e-6  # least pivot over its diagonal element of a Hessian that Newton's step trusts
 
 
-@njit(**COMPILED)
-def dot(a, i, b, k):
-    """a[i] · b[k]."""
-    total = 0.0
-    for j in range(a.shape[1]):
-        total += a[i, j] * b[k, j]
-    return total
+class Shared(NamedTuple):
+    """What all pixels have in common.
 
-
-@njit(**COMPILED)
-def dot_four(rows, i, k):
-    """rows[i] · rows[k], rows[k + 1], rows[k + 2], rows[k + 3], each value of rows[i] read once."""
-    a, b, c, d = 0.0, 0.0, 0.0, 0.0
-    for j in range(rows.shape[1]):
-        value = rows[i, j]
-        a += value * rows[k, j]
-        b += value * rows[k + 1, j]
-        c += value * rows[k + 2, j]
-        d += value * rows[k + 3, j]
-    return a, b, c, d
-
-
-@njit(**COMPILED)
-def gram(rows, first, last, out):
-    """out[i, k] = rows[i] · rows[k] for first ≤ i < last and k ≤ i."""
-    for i in range(first, last):
-        k = 0
-        while k + 3 <= i:
-            out[i, k], out[i, k + 1], out[i, k + 2], out[i, k + 3] = dot_four(rows, i, k)
-            k += 4
-        while k <= i:
-            out[i, k] = dot(rows, i, rows, k)
-            k += 1
-
-
-@njit(**COMPILED)
-def factorise(matrix, lower, n):
-    """Cholesky factor of matrix[:n, :n]; pivots lost to rounding are floored: their unknowns freeze."""
-    for i in range(n):
-        for k in range(i):
-            total = matrix[i, k]
-            for m in range(k):
-                total -= lower[i, m] * lower[k, m]
-            lower[i, k] = total * lower[k, k]
-        total = matrix[i, i]
-        for m in range(i):
-            total -= lower[i, m] * lower[i, m]
-        lower[i, i] = 1.0 / math.sqrt(max(total, 1e-13 * matrix[i, i] + 1e-300))
-
-
-@njit(**COMPILED)
-def substitute(lower, x, n):
-    """Solve (lower lowerᵀ) x = x in place."""
-    for i in range(n):
-        total = x[i]
-        for m in range(i):
-            total -= lower[i, m] * x[m]
-        x[i] = total * lower[i, i]
-    for i in range(n - 1, -1, -1):
-        total = x[i]
-        for m in range(i + 1, n):
-            total -= lower[m, i] * x[m]
-        x[i] = total * lower[i, i]
-
-
-@njit(**COMPILED)
-def project(
-    theta, edge_kind, energy, falloff, root_weight, data, prior, prior_weight, rows, matrix, lower, linear,
-    residual,
-):  # fmt: skip
-    """Best linear parameters for given non-linear ones; returns the cost Σ w r² + priors.
-
-    Also leaves the rows of the derivatives, without their amplitudes.
+    Attributes
+    ----------
+    energy, falloff : (m,) float64
+        eV, and the factor of the step there.
+    kinds : tuple of int
+        Of the shapes: that of the edge, then `LORENTZIAN`s. Tuples, since LLVM shall know their lengths.
+    fixed : tuple of (width,) float64
+        Linear shapes that do not change; width is m, or 2 m with a phase.
+    place : (n,) int
+        Which parameter of the output an unknown is (amplitudes, then θ); negative: none.
+    lower_bound, upper_bound : (n_shape,) float64
+    prior, prior_strength : (n_shape,) float64
+        Means and inverse variances of Gaussian priors.
+    max_iterations : int
+    tolerance : float
     """
-    n_linear = linear.size
-    absorbance_rows(theta, edge_kind, energy, falloff, root_weight, rows, n_linear)
-    if rows.shape[1] > energy.size:
-        phase_rows(theta, edge_kind, energy, root_weight, rows, n_linear)
-    gram(rows, 0, n_linear, matrix)
+
+    energy: NDArray[np.float64]
+    falloff: NDArray[np.float64]
+    kinds: tuple[int, ...]
+    fixed: tuple[NDArray[np.float64], ...]
+    place: NDArray[np.intp]
+    lower_bound: NDArray[np.float64]
+    upper_bound: NDArray[np.float64]
+    prior: NDArray[np.float64]
+    prior_strength: NDArray[np.float64]
+    max_iterations: int
+    tolerance: float
+
+
+class Point(NamedTuple):
+    """Where a fit stands: θ, all rows there, their products, a Cholesky factor, and the amplitudes."""
+
+    theta: NDArray[np.float64]
+    rows: NDArray[np.float64]
+    matrix: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    linear: NDArray[np.float64]
+
+
+@njit(**INLINED)
+def point(n_linear, n_shape, width):
+    """Memory for one."""
+    n = n_linear + n_shape
+    return Point(
+        np.empty(n_shape), np.empty((n + 1, width)), np.empty((n + 1, n + 1)), np.zeros((n, n)),
+        np.empty(n_linear),
+    )  # fmt: skip
+
+
+@njit(**INLINED)
+def project(shared, weight, strength, square, here):
+    """Best amplitudes for given θ; returns the cost Σ w r² + priors.
+
+    `square` is the squared norm of the data; what the amplitudes explain of it is taken off. Also leaves the
+    rows of the derivatives, without their amplitudes.
+    """
+    theta, rows, matrix, lower, linear = here
+    n_linear, data = linear.size, rows.shape[0] - 1
+    absorbance_rows(theta, shared.kinds[0], shared.energy, shared.falloff, weight, rows, n_linear)
+    if rows.shape[1] > shared.energy.size:
+        phase_rows(theta, shared.kinds[0], shared.energy, weight, rows, n_linear)
     for i in range(n_linear):
-        linear[i] = dot(rows, i, data, 0)
+        products(rows, i, 0, i + 1, matrix)
+    products(rows, data, 0, n_linear, matrix)
+    for i in range(n_linear):
+        linear[i] = matrix[data, i]
     factorise(matrix, lower, n_linear)
-    substitute(lower, linear, n_linear)
-    for j in range(rows.shape[1]):
-        residual[0, j] = data[0, j]
-    for i in range(n_linear):
-        amplitude = linear[i]
-        for j in range(rows.shape[1]):
-            residual[0, j] -= amplitude * rows[i, j]
-    cost = dot(residual, 0, residual, 0)
+    cost = square - solve(lower, linear, n_linear)
     for k in range(theta.size):
-        cost += prior_weight[k] * (theta[k] - prior[k]) ** 2
+        cost += strength[k] * (theta[k] - shared.prior[k]) ** 2
     return cost
 
 
-@njit(**COMPILED)
-def normal_equations(theta, prior, prior_weight, rows, matrix, linear, residual, gradient):
-    """Rest of the Gram matrix at `theta` (derivatives times their amplitude) and the downhill gradient."""
-    n_linear, n_shape = linear.size, theta.size
-    gram(rows, n_linear, n_linear + n_shape, matrix)
-    for k in range(n_shape):
-        amplitude = linear[k // 2]
-        gradient[k] = amplitude * dot(rows, n_linear + k, residual, 0) - prior_weight[k] * (
-            theta[k] - prior[k]
-        )
-        for i in range(n_linear):
-            matrix[n_linear + k, i] *= amplitude
-        for m in range(k + 1):
-            matrix[n_linear + k, n_linear + m] *= amplitude * linear[m // 2]
+@njit(**INLINED)
+def normal_equations(shared, strength, here, slope, gradient):
+    """Rest of the products at `here` (derivatives times their amplitude) and the downhill gradient.
 
-
-@njit(**COMPILED)
-def reduce_to_shape(matrix, lower, n_linear, prior_weight, reduced):
-    """Schur complement: what the data know of the non-linear parameters once the linear ones follow.
-
-    `lower` holds the factor of the linear part and takes lower⁻¹ times the mixed part below it.
+    `slope` takes the products of residual and derivatives, without amplitudes and priors.
     """
-    for k in range(reduced.shape[0]):
-        row = n_linear + k
+    theta, rows, matrix, _, linear = here
+    n_linear, n_shape, data = linear.size, theta.size, rows.shape[0] - 1
+    for k in range(n_shape):
+        products(rows, n_linear + k, 0, n_linear + k + 1, matrix)
+    products(rows, data, n_linear, data, matrix)
+    for k in range(n_shape):
+        row, amplitude = n_linear + k, linear[k // 2]
+        total = matrix[data, row]
         for i in range(n_linear):
-            total = matrix[row, i]
+            total -= linear[i] * matrix[row, i]
+            matrix[row, i] *= amplitude
+        for m in range(k + 1):
+            matrix[row, n_linear + m] *= amplitude * linear[m // 2]
+        slope[k] = total
+        gradient[k] = amplitude * total - strength[k] * (theta[k] - shared.prior[k])
+
+
+@njit(**INLINED)
+def second_order(shared, weight, here, residual, curvature):
+    """curvature[i] = residual · second derivatives of shape i by centre twice, by both, by width twice."""
+    theta, rows, _, _, linear = here
+    data = rows.shape[0] - 1
+    for j in range(rows.shape[1]):
+        residual[j] = rows[data, j]
+    for i in range(linear.size):
+        for j in range(rows.shape[1]):
+            residual[j] -= linear[i] * rows[i, j]
+    for j in range(rows.shape[1]):
+        residual[j] *= weight[j]
+    absorbance_curvature(theta, shared.kinds[0], shared.energy, shared.falloff, residual, curvature)
+    if rows.shape[1] > shared.energy.size:
+        phase_curvature(theta, shared.kinds[0], shared.energy, residual, curvature)
+
+
+@njit(**INLINED)
+def reduce_to_shape(here, strength, exact, slope, curvature, mixed, reduced):
+    """Schur complement: what the data know of θ once the amplitudes follow.
+
+    By Gauss and Newton, or of the exact Hessian: shape i's second derivatives by θ are curvature[i] times
+    its amplitude, those by amplitude and θ are `slope`. `mixed` is work space, (n_shape, n_linear).
+    """
+    matrix, lower, linear = here.matrix, here.lower, here.linear
+    n_linear = linear.size
+    for k in range(reduced.shape[0]):
+        row, own = n_linear + k, k // 2
+        for i in range(n_linear):
+            mixed[k, i] = matrix[row, i]
+        if exact:
+            mixed[k, own] -= slope[k]
+        for i in range(n_linear):
+            total = mixed[k, i]
             for m in range(i):
-                total -= lower[i, m] * lower[row, m]
-            lower[row, i] = total * lower[i, i]
+                total -= lower[i, m] * mixed[k, m] * lower[m, m]
+            mixed[k, i] = total
         for m in range(k + 1):
             total = matrix[row, n_linear + m]
+            if exact and m // 2 == own:
+                total -= linear[own] * curvature[own, k % 2 + m % 2]
             for i in range(n_linear):
-                total -= lower[row, i] * lower[n_linear + m, i]
+                total -= mixed[k, i] * mixed[m, i] * lower[i, i]
             reduced[k, m] = total
-        reduced[k, k] += prior_weight[k]
+        reduced[k, k] += strength[k]
 
 
-@njit(**COMPILED)
-def damped_step(theta, lower_bound, upper_bound, reduced, gradient, floor, damping, damped, factor, step):
-    """Levenberg–Marquardt step within a box and the bounds; returns the decrease it promises.
+@njit(**INLINED)
+def damped_step(shared, theta, reduced, gradient, floor, damping, damped, factor, step):
+    """Step within a box and the bounds; returns the decrease it promises and the least relative pivot.
 
     Parameters that stand at a bound and are pushed outwards take no part.
     """
     n = theta.size
     for k in range(n):
-        stuck = (theta[k] <= lower_bound[k] and gradient[k] < 0) or (
-            theta[k] >= upper_bound[k] and gradient[k] > 0
+        stuck = (theta[k] <= shared.lower_bound[k] and gradient[k] < 0) or (
+            theta[k] >= shared.upper_bound[k] and gradient[k] > 0
         )
         for m in range(k):
             damped[k, m] = reduced[k, m]
@@ -170,118 +201,135 @@ def damped_step(theta, lower_bound, upper_bound, reduced, gradient, floor, dampi
         step[k] = gradient[k]
         if stuck:
             step[k] = 0.0
-            damped[k, k] = 1e30 * (reduced[k, k] + floor[k])
-    factorise(damped, factor, n)
-    substitute(factor, step, n)
+            damped[k, k] = 1e30 * (abs(reduced[k, k]) + floor[k])
+    least = factorise(damped, factor, n)
+    solve(factor, step, n)
     promised = 0.0
     for k in range(n):
-        box = LONGEST_STEP * (upper_bound[k] - lower_bound[k])
+        box = LONGEST_STEP * (shared.upper_bound[k] - shared.lower_bound[k])
         step[k] = min(max(step[k], -box), box)
-        step[k] = min(max(theta[k] + step[k], lower_bound[k]), upper_bound[k]) - theta[k]
+        step[k] = min(max(theta[k] + step[k], shared.lower_bound[k]), shared.upper_bound[k]) - theta[k]
         promised += step[k] * gradient[k]
-    return promised
+    return promised, least
+
+
+@njit(**INLINED)
+def load(shared, weight, spectrum, here):
+    """Rows that do not depend on θ; returns the squared norm of the data."""
+    rows, n_moving, square = here.rows, len(shared.kinds), 0.0
+    data = rows.shape[0] - 1
+    for j in range(spectrum.size):
+        rows[data, j] = spectrum[j]
+        square += spectrum[j] ** 2
+    for i in range(len(shared.fixed)):
+        shape = shared.fixed[i]
+        for j in range(spectrum.size):
+            rows[n_moving + i, j] = weight[j] * shape[j]
+    return square
+
+
+@njit(**INLINED)
+def collect(place, here, parameters):
+    """Unknowns to where they belong among the `parameters`."""
+    n_linear = here.linear.size
+    for i in range(n_linear):
+        if place[i] >= 0:
+            parameters[place[i]] = here.linear[i]
+    for k in range(here.theta.size):
+        parameters[place[n_linear + k]] = here.theta[k]
 
 
 @njit(**COMPILED)
-def invert(matrix, extra, lower, scale, place, out):
-    """Inverse of matrix + diag(extra), of which the lower triangle is read, times `scale`.
-
-    Unknown i goes to `place[i]` of the result, or is left out where that is negative.
-    """
-    n = matrix.shape[0]
-    for i in range(n):
-        matrix[i, i] += extra[i]
-    factorise(matrix, lower, n)
-    for i in range(n):  # lower⁻¹ in place, row by row
-        for k in range(i):
-            total = 0.0
-            for m in range(k, i):
-                total -= lower[i, m] * lower[m, k]
-            matrix[i, k] = total * lower[i, i]
-        for k in range(i):
-            lower[i, k] = matrix[i, k]
-    for i in range(n):
-        for k in range(i + 1):
-            if place[i] >= 0 and place[k] >= 0:
-                total = 0.0
-                for m in range(i, n):
-                    total += lower[m, i] * lower[m, k]
-                out[place[i], place[k]] = scale * total
-                out[place[k], place[i]] = scale * total
+def best_amplitudes(shared, root_weight, spectra, theta, out_parameters, out_model):
+    """Parameters with given θ that fit rows of `spectra` best, and their model (times root weight)."""
+    n_moving, width = len(shared.kinds), spectra.shape[1]
+    n_linear = n_moving + len(shared.fixed)
+    here, strength = point(n_linear, 2 * n_moving, width), np.zeros(2 * n_moving)
+    for pixel in range(spectra.shape[0]):
+        here.theta[:] = theta[pixel]
+        square = load(shared, root_weight[pixel], spectra[pixel], here)
+        project(shared, root_weight[pixel], strength, square, here)
+        collect(shared.place, here, out_parameters[pixel])
+        out_model[pixel] = 0.0
+        for i in range(n_linear):
+            for j in range(width):
+                out_model[pixel, j] += here.linear[i] * here.rows[i, j]
 
 
 @njit(**COMPILED)
 def fit_pixels(
-    energy, falloff, edge_kind, fixed, place, root_weight, spectra, variance, start, lower_bound, upper_bound,
-    prior, prior_strength, max_iterations, tolerance, out_parameters, out_covariance, out_cost, out_converged,
-):  # fmt: skip
+    shared, root_weight, spectra, variance, start, out_parameters, out_covariance, out_cost, out_converged
+):
     """Fit every row of `spectra` (already times `root_weight`, zero where missing).
 
-    `fixed` holds the linear shapes that do not change. Unknown i of the kernel (linear ones, then shapes) is
-    parameter `place[i]` of the output, or none where that is negative. `variance` (noise²) weighs the data
-    against priors and bounds; a bound counts as a flat prior of the same variance in the covariance.
+    `variance` (noise²) weighs the data against priors and bounds; a bound counts as a flat prior of the same
+    variance in the covariance.
     """
-    n_shape, n_moving, width = start.shape[1], start.shape[1] // 2, spectra.shape[1]
-    n_linear = n_moving + fixed.shape[0]
+    low, high, place, tolerance = shared.lower_bound, shared.upper_bound, shared.place, shared.tolerance
+    n_moving, width = len(shared.kinds), spectra.shape[1]
+    n_shape, n_linear = 2 * n_moving, n_moving + len(shared.fixed)
     n = n_linear + n_shape
-    rows, trial_rows = np.empty((n, width)), np.empty((n, width))
-    matrix, trial_matrix = np.empty((n, n)), np.empty((n, n))
-    lower, trial_lower = np.zeros((n, n)), np.zeros((n, n))
-    reduced, damped = np.empty((n_shape, n_shape)), np.empty((n_shape, n_shape))
-    factor = np.zeros((n_shape, n_shape))
-    linear, trial_linear = np.empty(n_linear), np.empty(n_linear)
-    data, residual, trial_residual = np.empty((1, width)), np.empty((1, width)), np.empty((1, width))
-    gradient, step, extra = np.empty(n_shape), np.empty(n_shape), np.zeros(n)
-    theta, trial = np.empty(n_shape), np.empty(n_shape)
+    here, trial = point(n_linear, n_shape, width), point(n_linear, n_shape, width)
+    reduced, damped, factor = (
+        np.empty((n_shape, n_shape)),
+        np.empty((n_shape, n_shape)),
+        np.zeros((n_shape, n_shape)),
+    )
+    slope, gradient, step = np.empty(n_shape), np.empty(n_shape), np.empty(n_shape)
+    strength, floor = np.empty(n_shape), np.empty(n_shape)
+    curvature, mixed, residual = np.empty((n_moving, 3)), np.empty((n_shape, n_linear)), np.empty(width)
     for pixel in range(spectra.shape[0]):
-        data[0], weight = spectra[pixel], root_weight[pixel]
-        for i in range(fixed.shape[0]):
-            for j in range(width):
-                rows[n_moving + i, j] = trial_rows[n_moving + i, j] = weight[j] * fixed[i, j]
-        strength = variance[pixel] * prior_strength
-        floor = variance[pixel] * 12.0 / (upper_bound - lower_bound) ** 2
-        theta[:] = np.minimum(np.maximum(start[pixel], lower_bound), upper_bound)
-        tiny = 1e-12 * dot(data, 0, data, 0)
-        cost = project(
-            theta, edge_kind, energy, falloff, weight, data, prior, strength, rows, matrix, lower, linear,
-            residual,
-        )  # fmt: skip
-        normal_equations(theta, prior, strength, rows, matrix, linear, residual, gradient)
-        reduce_to_shape(matrix, lower, n_linear, strength, reduced)
-        damping, converged = 1e-2, False
-        for _ in range(max_iterations):
-            promised = damped_step(
-                theta, lower_bound, upper_bound, reduced, gradient, floor, damping, damped, factor, step
+        weight = root_weight[pixel]
+        square = load(shared, weight, spectra[pixel], here)
+        load(shared, weight, spectra[pixel], trial)
+        for k in range(n_shape):
+            strength[k] = variance[pixel] * shared.prior_strength[k]
+            floor[k] = variance[pixel] * 12.0 / (high[k] - low[k]) ** 2
+            here.theta[k] = min(max(start[pixel, k], low[k]), high[k])
+        tiny = 1e-12 * square
+        cost = project(shared, weight, strength, square, here)
+        normal_equations(shared, strength, here, slope, gradient)
+        reduce_to_shape(here, strength, False, slope, curvature, mixed, reduced)
+        damping, near, converged = FIRST_DAMPING, False, False
+        for _ in range(shared.max_iterations):
+            promised, least = damped_step(
+                shared, here.theta, reduced, gradient, floor, damping, damped, factor, step
             )
-            for k in range(n_shape):
-                trial[k] = theta[k] + step[k]
-            trial_cost = project(
-                trial, edge_kind, energy, falloff, weight, data, prior, strength, trial_rows, trial_matrix,
-                trial_lower, trial_linear, trial_residual,
-            )  # fmt: skip
+            if near and least < DEFINITE:
+                near = False
+                reduce_to_shape(here, strength, False, slope, curvature, mixed, reduced)
+                promised, least = damped_step(
+                    shared, here.theta, reduced, gradient, floor, damping, damped, factor, step
+                )
             small = tolerance * (cost + tiny)
+            if near and damping <= LITTLE_DAMPING and promised <= 0.3 * small:
+                converged = True
+                break
+            for k in range(n_shape):
+                trial.theta[k] = here.theta[k] + step[k]
+            trial_cost = project(shared, weight, strength, square, trial)
             if trial_cost <= cost:
-                converged = damping <= 1.0 and cost - trial_cost <= small and promised <= small
+                decrease = cost - trial_cost
+                converged = damping <= 1.0 and decrease <= small and promised <= small
+                near = decrease <= NEAR * (trial_cost + tiny)
                 cost = trial_cost
-                theta, trial = trial, theta
-                rows, trial_rows = trial_rows, rows
-                matrix, trial_matrix = trial_matrix, matrix
-                lower, trial_lower = trial_lower, lower
-                linear, trial_linear = trial_linear, linear
-                residual, trial_residual = trial_residual, residual
+                here, trial = trial, here
                 damping = max(0.2 * damping, 1e-9)
-                normal_equations(theta, prior, strength, rows, matrix, linear, residual, gradient)
-                reduce_to_shape(matrix, lower, n_linear, strength, reduced)
+                normal_equations(shared, strength, here, slope, gradient)
+                if near and not converged:
+                    second_order(shared, weight, here, residual, curvature)
+                reduce_to_shape(here, strength, near, slope, curvature, mixed, reduced)
             else:
                 converged = damping <= 1.0 and promised <= 1e-3 * small
                 damping *= 8.0
             if converged or damping > 1e12:
                 break
         for k in range(n_shape):
-            extra[n_linear + k] = strength[k] + floor[k]
-            out_parameters[pixel, place[n_linear + k]] = theta[k]
-        for i in range(n_linear):
-            if place[i] >= 0:
-                out_parameters[pixel, place[i]] = linear[i]
-        invert(matrix, extra, trial_lower, variance[pixel], place, out_covariance[pixel])
+            here.matrix[n_linear + k, n_linear + k] += strength[k] + floor[k]
+        collect(place, here, out_parameters[pixel])
+        invert(here.matrix, n)
+        for i in range(n):
+            for k in range(n):
+                if place[i] >= 0 and place[k] >= 0:
+                    out_covariance[pixel, place[i], place[k]] = variance[pixel] * here.matrix[i, k]
         out_cost[pixel], out_converged[pixel] = cost, converged

@@ -24,7 +24,7 @@ COMPILED: Any = {
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},  # not "nnan": a diverging trial must compare as such
 }
-ERROR_FUNCTION, ARCTAN = 0, 1
+ERROR_FUNCTION, ARCTAN, LORENTZIAN = 0, 1, 2
 LARGEST_U = 6.0  # erfc(6) = 2e-17
 
 
@@ -167,3 +167,73 @@ def phase_rows(theta, edge_kind, energy, root_weight, rows, first):
             rows[i, n + j] = -0.5 * w * v * shape
             rows[first + 2 * i, n + j] = slope
             rows[first + 2 * i + 1, n + j] = v * slope
+
+
+@njit(**COMPILED)
+def absorbance_curvature(theta, edge_kind, energy, falloff, residual, out):
+    """Products of `residual` (times root of the weights) and the second derivatives of the shapes.
+
+    A shape f(u), u = (E − c)/w, has f″/w² by its centre c twice, (f′ + u f″)/w² by both, and
+    u (2 f′ + u f″)/w² by its width w twice: these are the columns of `out`, a row for each shape.
+    """
+    b2, inverse = theta[0], 1.0 / theta[1]
+    centre, mixed, width = 0.0, 0.0, 0.0
+    if edge_kind == ERROR_FUNCTION:
+        for j in range(energy.size):
+            u = (energy[j] - b2) * inverse
+            r, first = residual[j] * falloff[j], erf_and_gauss(u)[1] / math.sqrt(math.pi)
+            second = -2.0 * u * first
+            both = first + u * second
+            centre, mixed, width = centre + r * second, mixed + r * both, width + r * u * (first + both)
+    else:
+        for j in range(energy.size):
+            u = (energy[j] - b2) * inverse
+            bell = 1.0 / (1.0 + u * u)
+            r, first = residual[j] * falloff[j], bell / math.pi
+            second = -2.0 * u * bell * first
+            both = first + u * second
+            centre, mixed, width = centre + r * second, mixed + r * both, width + r * u * (first + both)
+    _store(out, 0, inverse, centre, mixed, width)
+    for i in range(1, theta.size // 2):
+        at, inverse = theta[2 * i], 1.0 / theta[2 * i + 1]
+        centre, mixed, width = 0.0, 0.0, 0.0
+        for j in range(energy.size):
+            v = (energy[j] - at) * inverse
+            shape = 1.0 / (1.0 + v * v)
+            r, square = residual[j], 2.0 * shape * shape
+            first, second = -v * square, square * (3.0 - 4.0 * shape)
+            both = first + v * second
+            centre, mixed, width = centre + r * second, mixed + r * both, width + r * v * (first + both)
+        _store(out, i, inverse, centre, mixed, width)
+
+
+@njit(**COMPILED)
+def phase_curvature(theta, edge_kind, energy, residual, out):
+    """Adds what the phase, the second half of `residual`, has of the same."""
+    n = energy.size
+    for i in range(theta.size // 2):
+        at, inverse = theta[2 * i], 1.0 / theta[2 * i + 1]
+        centre, mixed, width = 0.0, 0.0, 0.0
+        for j in range(n):
+            u, r = (energy[j] - at) * inverse, residual[n + j]
+            bell = 1.0 / (1.0 + u * u)
+            if i > 0:
+                first = -0.5 * (1.0 - u * u) * bell * bell
+                second = u * (3.0 - u * u) * bell * bell * bell
+            elif edge_kind == ERROR_FUNCTION:
+                d, _ = dawson_and_integral(u)
+                first, second = -d / math.pi, -(1.0 - 2.0 * u * d) / math.pi
+            else:
+                first, second = -u * bell / (2.0 * math.pi), -bell * (2.0 * bell - 1.0) / (2.0 * math.pi)
+            both = first + u * second
+            centre, mixed, width = centre + r * second, mixed + r * both, width + r * u * (first + both)
+        before = out[i, 0], out[i, 1], out[i, 2]
+        _store(out, i, inverse, centre, mixed, width)
+        for m in range(3):
+            out[i, m] += before[m]
+
+
+@njit(**COMPILED)
+def _store(out, i, inverse, centre, mixed, width):
+    scale = inverse * inverse
+    out[i, 0], out[i, 1], out[i, 2] = scale * centre, scale * mixed, scale * width

@@ -5,26 +5,23 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptychrome.analysis.scan import DataError
-from ptychrome.analysis.xanes_kernel import fit_pixels
+from ptychrome.analysis.xanes_kernel import Shared, best_amplitudes, fit_pixels
 from ptychrome.analysis.xanes_model import XanesModel, XanesOptions, evaluate
-from ptychrome.analysis.xanes_shapes import ARCTAN, ERROR_FUNCTION
+from ptychrome.analysis.xanes_shapes import ARCTAN, ERROR_FUNCTION, LORENTZIAN
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Prior = tuple[Float, Float]  # means and inverse variances of the non-linear parameters, (q,) each
 
-# further starts: edge and white line moved, pre-edge peak moved (eV), widths of peaks and edge scaled
-RESTARTS = ((0.0, -0.7, 0.5), (-2.0, 0.0, 1.0), (2.0, 0.7, 0.5))
-CHUNK = 1024  # pixels a thread takes at a time
+CHUNK = 1024  # pixels a thread takes at a time, at most
 SIMD = 8  # columns come in multiples of this
 DETERMINED = 0.3  # largest σ of what counts as known, relative to the signal or to what the bounds allow
-HIGH_WHITE_LINE = (2.0, 0.8)  # heights above both, times the mean's and in edge jumps, are high
-LEASH_EV = 2.0  # centres of a fit that is held close to the mean's
 PHASE_BACKGROUND = 2  # of the phase alone: an offset and a slope
 
 
@@ -136,7 +133,7 @@ class Spectra:
         padded = np.pad(energy[kept], (0, padding), mode="edge")
         weight = np.pad(weight[kept], (0, padding))
         n_energy = padded.size - padding
-        return cls(model, padded, n_energy, *_weighted(values[:, kept], np.sqrt(weight)), kept, weight)
+        return cls(model, padded, n_energy, *_weighted(_columns(values, kept), np.sqrt(weight)), kept, weight)
 
     def with_phase(self, phase: ArrayLike, ratio: Float) -> Spectra:
         """The same with the phase beside the absorbance.
@@ -152,7 +149,7 @@ class Spectra:
             raise DataError(
                 f"phase: expected shape ({len(self.values)}, {self.kept.size}), got {given.shape}"
             )
-        values, root = _weighted(given[:, self.kept], np.sqrt(self.weight) * ratio[:, None])
+        values, root = _weighted(_columns(given, self.kept), np.sqrt(self.weight) * ratio[:, None])
         return replace(
             self, values=np.hstack([self.values, values]), root_weight=np.hstack([self.root_weight, root])
         )
@@ -161,6 +158,13 @@ class Spectra:
     def complete(self) -> bool:
         """Whether no energy is missing."""
         return bool(self.kept.all())
+
+    @cached_property
+    def points(self) -> NDArray[np.intp]:
+        """How many values a pixel has, (n_pixels,)."""
+        if self.root_weight.strides[0] == 0:
+            return np.full(len(self.values), np.count_nonzero(self.root_weight[0]))
+        return np.count_nonzero(self.root_weight, axis=1)
 
     @property
     def extra_linear(self) -> int:
@@ -177,33 +181,54 @@ class Spectra:
         rows[1:, self.energy.size :] = offset ** np.arange(PHASE_BACKGROUND)[:, None]
         return rows
 
+    def shared(self, prior: Prior, options: XanesOptions, iterations: int) -> Shared:
+        """What the kernel needs to know beside the pixels."""
+        model = self.model
+        return Shared(
+            self.energy,
+            model.step_falloff(self.energy),
+            (ERROR_FUNCTION if model.edge_shape == "erf" else ARCTAN, *(LORENTZIAN for _ in model.peaks)),
+            tuple(self.constants()),
+            np.concatenate([model.linear[1:], [0], np.full(self.extra_linear, -1), model.shape]),
+            *model.intervals()[1:],
+            *prior,
+            iterations,
+            options.tolerance,
+        )
+
     def solve(
         self, start: Float, variance: Float, prior: Prior, options: XanesOptions, iterations: int
     ) -> Raw:
         """Run the kernel in threads over chunks of pixels (it holds no Python lock)."""
-        model, n_pixels = self.model, len(self.values)
-        _, low, high = model.intervals()
-        raw, start, fixed = (
-            Raw.empty(n_pixels, len(model.names)),
-            np.ascontiguousarray(start),
-            self.constants(),
-        )
-        falloff = model.step_falloff(self.energy)
-        edge_kind = ERROR_FUNCTION if model.edge_shape == "erf" else ARCTAN
-        place = np.concatenate([model.linear[1:], [0], np.full(self.extra_linear, -1), model.shape])
+        n_pixels, shared = len(self.values), self.shared(prior, options, iterations)
+        raw, start = Raw.empty(n_pixels, len(self.model.names)), np.ascontiguousarray(start)
+        workers = options.workers or len(os.sched_getaffinity(0))
+        chunk = min(CHUNK, -(-n_pixels // (4 * workers)) or 1)
 
         def run(first: int) -> None:
-            part = slice(first, first + CHUNK)
+            part = slice(first, first + chunk)
             fit_pixels(
-                self.energy, falloff, edge_kind, fixed, place, self.root_weight[part], self.values[part],
-                variance[part], start[part], low, high, *prior, iterations, options.tolerance,
-                *(array[part] for array in raw.arrays()),
+                shared, np.ascontiguousarray(self.root_weight[part]), self.values[part], variance[part],
+                start[part], *(array[part] for array in raw.arrays()),
             )  # fmt: skip
 
-        firsts = range(0, n_pixels, CHUNK)
-        with ThreadPoolExecutor(options.workers or len(os.sched_getaffinity(0))) as pool:
-            list(pool.map(run, firsts))
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(run, range(0, n_pixels, chunk)))
         return raw
+
+    def simulated(
+        self, theta: Float, variance: Float, options: XanesOptions, rng: np.random.Generator
+    ) -> tuple[Float, Spectra]:
+        """Parameters (n_pixels, p): given shapes, amplitudes of these spectra; and noisy spectra of them."""
+        none, root = np.zeros(theta.shape[1]), np.ascontiguousarray(self.root_weight)
+        parameters, values = np.empty((len(theta), len(self.model.names))), np.empty_like(self.values)
+        best_amplitudes(self.shared((none, none), options, 0), root, self.values, theta, parameters, values)
+        values += np.where(root > 0, np.sqrt(variance)[:, None] * rng.standard_normal(values.shape), 0.0)
+        return parameters, replace(self, values=values)
+
+    def select(self, pixels: NDArray[np.intp]) -> Spectra:
+        """Some of the pixels."""
+        return replace(self, values=self.values[pixels], root_weight=self.root_weight[pixels])
 
     def mean(self) -> Spectra:
         """The mean spectrum; thick pixels count more, so that stray vacuum does not dilute it."""
@@ -214,25 +239,6 @@ class Spectra:
         root = self.root_weight.max(axis=0)
         values = root * np.divide(total, norm, out=np.zeros_like(total), where=norm > 0)
         return replace(self, values=values[None], root_weight=root[None])
-
-    def best_of_many(self, options: XanesOptions) -> Float:
-        """Parameters (p,) of the one spectrum held: the best of several starts."""
-        nominal, low, high = self.model.intervals()
-        starts = np.repeat(nominal[None], 24, axis=0)
-        starts[:, 0] = np.repeat(np.linspace(low[0] + 2.0, high[0] - 2.0, 6), 4)
-        starts[:, 1] *= np.tile([0.6, 1.4], 12)
-        starts[:, 4:6] += np.tile([[0.0, 0.0], [0.0, 0.0], [12.0, 6.0], [12.0, 6.0]], (6, 1))[
-            :, : nominal.size - 4
-        ]
-        many = replace(
-            self,
-            values=np.repeat(self.values, 24, axis=0),
-            root_weight=np.repeat(self.root_weight, 24, axis=0),
-        )
-        # the bounds as priors only keep what is not yet measured in place: 1e-3 of the signal is loose
-        variance = np.full(24, max(1e-6 * self.signal**2, 1e-18))
-        raw = many.solve(starts, variance, (nominal, 12.0 / (high - low) ** 2), options, 300)
-        return raw.parameters[int(np.argmin(raw.cost))]
 
     @property
     def signal(self) -> float:
@@ -271,80 +277,26 @@ class Spectra:
         known[4:] = np.repeat(known[4::3], 3)
         return known
 
-    def retry(self, raw: Raw, variance: Float, mean: Float, prior: Prior, options: XanesOptions) -> None:
-        """Further starts where a fit is suspicious, the first also where it is at a bound; keep the best.
-
-        Suspicious: not converged, a negative peak, a white line far above that of the `mean` (p,), or a cost
-        far above the median (relative, since eq. (1) never describes measured spectra within their noise).
-        Where the white line stays high, edge and white line may have changed places: one more fit is held
-        close to the mean, and what it loses in likelihood tells how well the best is known.
-        """
-        shape = self.model.shape
-        slow = np.flatnonzero(~raw.converged)
-        again = self._part(slow, raw.parameters[slow][:, shape], variance, prior, options)
-        raw.keep_better(slow, again)
-        lost = _suspicious(raw, variance) | _high_white_line(raw, mean, self.model)
-        pixels = np.flatnonzero(lost | _at_bound(raw, self.model))
-        for edge_shift, peak_shift, width in RESTARTS:
-            start = mean[shape].copy()
-            start[[0, *range(4, start.size, 2)]] += edge_shift
-            start[2:3] += peak_shift
-            start[1::2] *= width
-            raw.keep_better(pixels, self._part(pixels, start, variance, prior, options))
-            pixels = np.flatnonzero(lost)
-        pixels = np.flatnonzero(_high_white_line(raw, mean, self.model))
-        best, held = raw.of(pixels), mean_prior(self.model, mean, LEASH_EV, 1.0)
-        leashed = self._part(pixels, mean[shape], variance, held, options)
-        chi2 = [
-            found.cost / variance[pixels]
-            - np.sum(strength * (found.parameters[:, shape] - centre) ** 2, axis=1)
-            for found, (centre, strength) in ((leashed, held), (best, prior))
-        ]
-        best.widen(leashed, chi2[0] - chi2[1])
-        raw.covariance[pixels] = best.covariance
-
-    def _part(
+    def part(
         self, pixels: NDArray[np.intp], start: Float, variance: Float, prior: Prior, options: XanesOptions
     ) -> Raw:
         """Fit of some pixels, from one start (q,) or one each (n, q), with three times the iterations."""
-        part = replace(self, values=self.values[pixels], root_weight=self.root_weight[pixels])
         starts = np.broadcast_to(start, (pixels.size, start.shape[-1]))
-        return part.solve(starts, variance[pixels], prior, options, 3 * options.max_iterations)
+        return self.select(pixels).solve(starts, variance[pixels], prior, options, 3 * options.max_iterations)
 
 
-def mean_prior(model: XanesModel, mean: Float, centre_eV: float, width_relative: float) -> Prior:
-    """Gaussian priors around the shapes of the mean's parameters (p,): centres in eV, widths relative."""
-    centre = mean[model.shape]
-    spread = np.where(np.arange(centre.size) % 2 == 0, centre_eV, width_relative * centre)
-    return centre, 1.0 / spread**2
-
-
-def _suspicious(raw: Raw, variance: Float) -> Bool:
-    cost, peaks = raw.cost / variance, raw.parameters[:, 4::3]
-    return ~raw.converged | (peaks < 0).any(axis=1) | (cost > 1.6 * np.median(cost))
-
-
-def _high_white_line(raw: Raw, mean: Float, model: XanesModel) -> Bool:
-    """Where a Lorentzian after the first is far higher, per edge jump, than in the mean's parameters (p,)."""
-    high, jump = np.zeros(len(raw.cost), dtype=np.bool_), raw.parameters[:, 1]
-    for amplitude in model.linear[3:]:
-        usual = mean[amplitude] / mean[1] if mean[1] > 0 else 0.0
-        limit = max(HIGH_WHITE_LINE[0] * usual, HIGH_WHITE_LINE[1])
-        high |= raw.parameters[:, amplitude] > limit * jump
-    return high
-
-
-def _at_bound(raw: Raw, model: XanesModel) -> Bool:
-    shape, (_, low, high) = raw.parameters[:, model.shape], model.intervals()
-    stuck: Bool = np.logical_or(shape <= low, shape >= high)
-    return np.asarray(stuck.any(axis=1))
+def _columns(values: Float, kept: Bool) -> Float:
+    return values if kept.all() else values[:, kept]
 
 
 def _weighted(values: Float, root_weight: Float) -> tuple[Float, Float]:
     """Values times root weight and the weights, both zero where missing and padded like the weights."""
-    shape = (len(values), root_weight.shape[-1])
+    shape, part = (len(values), root_weight.shape[-1]), slice(values.shape[1])
+    finite = np.isfinite(values)
+    if finite.all() and values.shape == shape:  # as usual: no copy of what is common to all pixels
+        weighted = values if np.all(root_weight == 1.0) else values * root_weight
+        return np.ascontiguousarray(weighted), np.broadcast_to(root_weight, shape)
     weighted, root = np.zeros(shape), np.zeros(shape)
-    part, finite = slice(values.shape[1]), np.isfinite(values)
     np.multiply(values, root_weight[..., part], out=weighted[:, part], where=finite)
     np.copyto(root[:, part], root_weight[..., part], where=finite)
     return weighted, root

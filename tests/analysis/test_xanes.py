@@ -9,7 +9,7 @@ from scipy.special import erf
 
 from ptychrome.analysis.kramers_kronig import kramers_kronig_matrix
 from ptychrome.analysis.scan import DataError
-from ptychrome.analysis.xanes import Interval, Peak, XanesModel, XanesOptions, evaluate, fit_xanes
+from ptychrome.analysis.xanes import Interval, Peak, XanesFit, XanesModel, XanesOptions, evaluate, fit_xanes
 
 DATA = next(
     (p / "shared/data" for p in Path(__file__).parents if (p / "shared/data").is_dir()), Path("absent")
@@ -90,34 +90,80 @@ def test_agrees_with_scipy(noisy):
         # SciPy has one start: where it ends in a worse minimum it is no reference
         close.append(abs(result[2] - found[2]) < 0.02 or ours < cost * (1 - 1e-4))
         cheap.append(ours <= cost * (1 + 1e-4))
-    # of 1000 spectra of the benchmark 99.1 to 99.5 % either way; one more in 200 by chance
-    assert np.mean(close) >= 0.98
+    # of 3000 spectra of the benchmark 99.7 and 99.6 %; two more of 200 by chance
+    assert np.mean(close) >= 0.985
     assert np.mean(cheap) >= 0.985
 
 
-@pytest.mark.parametrize("spectrum", ["octahedral", "tetrahedral"])
-def test_uncertainties_describe_the_scatter(spectrum):
-    """1500 repeats with Δμt/σ from 10 to 40; single pulls are nearly normal, so their std is known to 2 %."""
-    rng = np.random.default_rng(1)
-    pixel = {
-        "octahedral": [0.02, 0.2, 5478, 2.5, 0.06, 5469, 1.1, 0.08, 5484, 4.0],
-        "tetrahedral": [0.02, 0.2, 5480, 2.5, 0.12, 5469, 1.3, 0.06, 5486, 4.5],
-    }[spectrum]
-    truth = dict(zip(MODEL.names, pixel, strict=True))
-    sigma = 0.2 / (10 * 4 ** rng.random(1500))
-    noise = sigma[:, None] * rng.standard_normal((1500, V_GRID.size))
-    fit = fit_xanes(V_GRID, evaluate(MODEL, pixel, V_GRID) + noise, model=MODEL, sigma=sigma)
+REPEATS = (
+    4000  # the standard deviation of as many normal values is known to 1.1 %; that of a heavy tail to 3 %
+)
+PIXELS = {
+    "V2O3-like": [0.02, 0.2, 5478, 2.5, 0.06, 5469, 1.1, 0.08, 5484, 4.0],
+    "V2O5-like": [0.02, 0.2, 5480, 2.5, 0.12, 5469, 1.3, 0.06, 5486, 4.5],
+    "mixed": [0.02, 0.2, 5479, 3.0, 0.09, 5469, 1.2, 0.07, 5485, 4.5],
+    "weak pre-edge": [0.02, 0.2, 5478, 2.5, 0.02, 5469, 1.1, 0.08, 5484, 4.0],
+}
+
+
+def pulls(fit: XanesFit, truth: list[float]) -> dict[str, np.ndarray]:
+    """(estimate − truth)/σ of what becomes maps."""
+    true = dict(zip(MODEL.names, truth, strict=True))
     area, ratio = fit.pre_edge_area(), fit.pre_edge_ratio()
-    true_area = np.pi * truth["c11"] * truth["c13"]
-    pulls = {name: (fit[name] - truth[name]) / fit.sigma(name) for name in ("b1", "b2")} | {
+    true_area = np.pi * true["c11"] * true["c13"]
+    return {name: (fit[name] - true[name]) / fit.sigma(name) for name in ("b1", "b2")} | {
         "area": (area[0] - true_area) / area[1],
-        "ratio": (ratio[0] - true_area / truth["b1"]) / ratio[1],
+        "ratio": (ratio[0] - true_area / true["b1"]) / ratio[1],
     }
-    for name, pull in pulls.items():
-        assert 0.9 < np.std(pull) < 1.1, name
-        assert abs(np.median(pull)) < 0.15, name
-    assert np.median(fit.chi2) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("jump_over_noise", [(10, 10), (15, 15), (10, 40)])
+@pytest.mark.parametrize("spectrum", PIXELS)
+def test_uncertainties_describe_the_scatter(spectrum, jump_over_noise):
+    rng, (low, high), pixel = np.random.default_rng(1), jump_over_noise, PIXELS[spectrum]
+    sigma = 0.2 / (low * (high / low) ** rng.random(REPEATS))
+    noise = sigma[:, None] * rng.standard_normal((REPEATS, V_GRID.size))
+    fit = fit_xanes(V_GRID, evaluate(MODEL, pixel, V_GRID) + noise, model=MODEL, sigma=sigma)
+    # bounds hold a peak of a tenth of Δμt at one noise and not at another: one term falls short
+    most = 1.2 if spectrum == "weak pre-edge" else 1.1
+    for name, pull in pulls(fit, pixel).items():
+        assert 0.9 < np.std(pull) < most, name
+        assert abs(np.median(pull)) < 0.2, name  # bends are of second order: σ/5 at Δμt/σ = 10
+    # 30 degrees of freedom have a median of 29.3, the best of several minima lies 3 % lower still
+    assert np.median(fit.chi2) == pytest.approx(0.98, abs=0.05)
     assert fit.converged.mean() > 0.99
+
+
+def test_uncertainties_describe_the_scatter_of_many_kinds_of_spectra():
+    rng = np.random.default_rng(9)
+    truth, sigma = random_parameters(REPEATS, rng), 0.2 / (10 * 4 ** rng.random(REPEATS))
+    noise = sigma[:, None] * rng.standard_normal((REPEATS, V_GRID.size))
+    fit = fit_xanes(V_GRID, evaluate(MODEL, truth, V_GRID) + noise, model=MODEL, sigma=sigma)
+    for name in ("b1", "b2"):
+        pull = (fit[name] - truth[:, MODEL.names.index(name)]) / fit.sigma(name)
+        assert 0.9 < np.std(pull) < 1.1, name
+
+
+def test_uncertainties_from_residuals_describe_the_scatter_too():
+    rng, pixel = np.random.default_rng(2), PIXELS["mixed"]
+    spectra = evaluate(MODEL, pixel, V_GRID) + 0.2 / 15 * rng.standard_normal((REPEATS, V_GRID.size))
+    for name, pull in pulls(fit_xanes(V_GRID, spectra, model=MODEL), pixel).items():
+        assert 0.9 < np.std(pull) < 1.1, name
+
+
+def test_uncertainties_with_priors_describe_the_scatter():
+    """Spectra as the priors expect them: shapes drawn from these."""
+    rng, options = np.random.default_rng(6), XanesOptions(prior="mean", prior_centre_eV=0.5)
+    truth = np.tile(PIXELS["mixed"], (REPEATS, 1))
+    truth[:, [5, 8]] += options.prior_centre_eV * rng.standard_normal((REPEATS, 2))
+    widths = rng.standard_normal((REPEATS, 3))
+    truth[:, [3, 6, 9]] *= 1.0 + options.prior_width_relative * np.clip(widths, -2, 2)
+    sigma = 0.2 / 15
+    spectra = evaluate(MODEL, truth, V_GRID) + sigma * rng.standard_normal((REPEATS, V_GRID.size))
+    fit = fit_xanes(V_GRID, spectra, model=MODEL, sigma=sigma, options=options)
+    for name in ("b1", "b2"):
+        pull = (fit[name] - truth[:, MODEL.names.index(name)]) / fit.sigma(name)
+        assert 0.9 < np.std(pull) < 1.1, name
 
 
 def test_without_sigma_the_residuals_set_the_scale(noisy):

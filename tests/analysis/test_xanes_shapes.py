@@ -11,9 +11,11 @@ from ptychrome.analysis.optics import CLASSICAL_ELECTRON_RADIUS_M, HC_EV_M
 from ptychrome.analysis.xanes_shapes import (
     ARCTAN,
     ERROR_FUNCTION,
+    absorbance_curvature,
     absorbance_rows,
     dawson_and_integral,
     erf_and_gauss,
+    phase_curvature,
     phase_rows,
 )
 
@@ -59,6 +61,25 @@ def test_derivatives(kind):
         phase = difference[ENERGY.size :]
         np.testing.assert_allclose(difference[: ENERGY.size], 0, atol=1e-6)
         np.testing.assert_allclose(phase - phase.mean(), 0, atol=2e-6)
+
+
+@KINDS
+@pytest.mark.parametrize("part", ["absorbance", "phase"])
+def test_second_derivatives(kind, part):
+    """Against differences of the first, summed with random numbers that do not feel a constant."""
+    n, residual = ENERGY.size, np.random.default_rng(1).standard_normal(2 * ENERGY.size)
+    residual[n:] -= residual[n:].mean()
+    residual[n if part == "absorbance" else 0 :][:n] = 0.0
+    found = np.zeros((3, 3))
+    absorbance_curvature(THETA, kind, ENERGY, np.ones(n), residual, found)
+    phase_curvature(THETA, kind, ENERGY, residual, found)
+    for shape in range(3):
+        for first, second in ((0, 0), (0, 1), (1, 1)):
+            step = np.where(np.arange(THETA.size) == 2 * shape + second, 1e-3, 0.0)
+            change = (rows(THETA + step, kind) - rows(THETA - step, kind)) / 2e-3
+            expected = change[3 + 2 * shape + first] @ residual
+            # tables within 1e-8 over a step of 1e-3, and the error of the difference: 1e-5 of values near 1
+            assert found[shape, first + second] == pytest.approx(expected, abs=2e-4), (shape, first, second)
 
 
 @KINDS
