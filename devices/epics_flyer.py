@@ -55,7 +55,18 @@ class EpicsFlyer(LineFlyer):
         self._patience_s = patience_s
 
     def stage(self) -> list[object]:
-        """Stage the detector too, for triggers from outside."""
+        """Stage the detector too, for triggers from outside.
+
+        Raises
+        ------
+        FlightError
+            If the detector writes files of its own.
+        """
+        if self.detector.hdf1 is None:
+            raise FlightError(
+                f'{self.name}: frames of a flight are counted by the plugin HDF1; set writer = "hdf1" in '
+                "[eiger], or take spectro_ptycho"
+            )
         self.detector.external_triggers = True
         try:
             return super().stage()

@@ -14,6 +14,7 @@ from bluesky.utils import RunEngineInterrupted, single_gen
 
 from ptychrome.callbacks.intake import Intake
 from ptychrome.callbacks.reconstruct import geometry_at, load
+from ptychrome.devices.epics_flyer import FlightError
 from ptychrome.plans.spectro_ptycho import spectro_ptycho
 
 ENERGIES = [5420.0, 5465.5, 5480.25]
@@ -171,3 +172,9 @@ def test_directory_that_is_not_there_is_refused(ca, connect):
     with pytest.raises(RuntimeError, match="cannot write to /nowhere/at/all: no such directory"):
         eiger.stage()
     assert (eiger.cam.fw_enable.get(), eiger.cam.file_path.get()) == before
+
+
+def test_flights_are_refused(connect):
+    flyer = connect(eiger={"writer": "filewriter"}).flyer
+    with pytest.raises(FlightError, match=r'set writer = "hdf1"'):
+        flyer.stage()
