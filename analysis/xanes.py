@@ -191,9 +191,10 @@ def fit_xanes(
     raw = data.solve(first, noise**2, prior, options, options.max_iterations)
     retry(data, raw, noise**2, mean, prior, options)
     fit = _finish(data, raw, noise**2, determined, mean, absolute=sigma is not None)
-    if not data.complete:
+    known = sigma is not None or np.isfinite(fit.chi2).any()
+    if not (data.complete and known):  # without noise there is nothing to simulate
         return fit
-    variance = noise**2 * (1.0 if sigma is not None else np.nanmedian(np.append(fit.chi2, np.nan)))
+    variance = noise**2 * (1.0 if sigma is not None else np.nanmedian(fit.chi2))
     simulated = simulated_fits(data, raw, variance, mean, prior, options)
     if simulated is None:
         return fit

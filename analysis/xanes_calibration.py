@@ -75,6 +75,7 @@ def simulated_fits(
     centre, strength = prior
     spread = np.divide(1.0, np.sqrt(strength), out=np.zeros_like(strength), where=strength > 0)
     theta = np.where(strength > 0, centre, _true_shapes(raw.of(pixels), shape))
+    theta = np.where(np.isfinite(theta), theta, mean[shape])  # what the energies do not determine
     theta = np.clip(theta + spread * rng.standard_normal(theta.shape), low, high)
     truth, spectra = data.select(pixels).simulated(theta, variance[pixels], options, rng)
     starts = np.repeat(mean[None, shape], SAMPLE, axis=0)

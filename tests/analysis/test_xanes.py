@@ -199,6 +199,20 @@ def test_only_what_the_energies_so_far_determine(noisy, n, known):
         assert 1.4826 * np.median(np.abs(pull)) < 1.3
 
 
+def test_a_coarse_scan_that_lacks_the_pre_edge_keeps_the_edge(noisy):
+    """All energies are measured, and they do not determine the pre-edge peak: σ of the others is known."""
+    energy = np.array(
+        [5420.0, 5440.0, 5455.0, 5474.0, 5476.0, 5478.0, 5480.0, 5482.0, 5485.0, 5500.0, 5530.0]
+    )
+    rng = np.random.default_rng(0)
+    truth = random_parameters(400, rng)
+    spectra = evaluate(MODEL, truth, energy) + 0.005 * rng.standard_normal((400, energy.size))
+    fit = fit_xanes(energy, spectra, model=MODEL, sigma=0.005)
+    assert not fit.determined[4:7].any()
+    assert np.isfinite(fit.sigma("b1")).all()
+    assert np.isfinite(fit.sigma("b2")).all()
+
+
 def test_missing_values_carry_no_weight(noisy):
     _, spectra, sigma = noisy
     holed = spectra[:40].copy()

@@ -131,6 +131,7 @@ def test_maps_are_those_of_the_model(together):
     revisions, _, _ = together
     first, last = revisions[N - 1].arrays, revisions[-1].arrays
     assert np.isfinite(last["object"]).all()
+    assert first["maps/fitted"].any()
     assert not np.array_equal(last["maps/edge_energy"], first["maps/edge_energy"], equal_nan=True)
     for name in ("edge_energy", "n_v"):
         fitted = last["maps/fitted"] == 1

@@ -127,6 +127,13 @@ MISTAKES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def records_elsewhere_stay_found(monkeypatch):
+    """A command that simulates a beamline sets where this process looks for records: put that back."""
+    for name in ("EPICS_CA_ADDR_LIST", "EPICS_CA_AUTO_ADDR_LIST"):
+        monkeypatch.setenv(name, os.environ[name])
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_one_clear_line_and_nothing_written(mistake, folder, monkeypatch, capfd):
     arguments, words = MISTAKES[mistake]
