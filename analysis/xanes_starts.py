@@ -13,11 +13,8 @@ from ptychrome.analysis.xanes_spectra import Prior, Raw, Spectra
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-RESTARTS_EV = (
-    (0.0, -2.0),
-    (-2.0, 0.0),
-    (2.0, 2.0),
-)  # further starts: edge with white line, pre-edge peak moved
+# further starts: edge with white line, pre-edge peak moved
+RESTARTS_EV = ((0.0, -2.0), (-2.0, 0.0), (2.0, 2.0))
 DOUBTFUL = 0.07  # σ of a centre over its range from which there may be several minima
 HIGH_WHITE_LINE = (2.0, 0.8)  # heights above both, times the mean's and in edge jumps, are high
 LEASH_EV = 2.0  # centres of a fit that is held close to the mean's

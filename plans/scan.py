@@ -190,9 +190,8 @@ def recorded(
 
     def whole() -> MsgGenerator[str]:
         yield from bps.mv(scan.detector.exposure_time, scan.exposure_s)
-        yield from bps.mv(
-            scan.axes.energy, scan.energies[0]
-        )  # when staged, a detector sets its threshold by it
+        # before the detector is staged, which sets its threshold by it
+        yield from bps.mv(scan.axes.energy, scan.energies[0])
         return (yield from scan_all())
 
     return (yield from bpp.finalize_wrapper(whole(), leave_dark))

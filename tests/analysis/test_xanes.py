@@ -95,9 +95,8 @@ def test_agrees_with_scipy(noisy):
     assert np.mean(cheap) >= 0.985
 
 
-REPEATS = (
-    4000  # the standard deviation of as many normal values is known to 1.1 %; that of a heavy tail to 3 %
-)
+# the standard deviation of as many normal values is known to 1.1 %; that of a heavy tail to 3 %
+REPEATS = 4000
 PIXELS = {
     "V2O3-like": [0.02, 0.2, 5478, 2.5, 0.06, 5469, 1.1, 0.08, 5484, 4.0],
     "V2O5-like": [0.02, 0.2, 5480, 2.5, 0.12, 5469, 1.3, 0.06, 5486, 4.5],
@@ -124,8 +123,8 @@ def test_uncertainties_describe_the_scatter(spectrum, jump_over_noise):
     sigma = 0.2 / (low * (high / low) ** rng.random(REPEATS))
     noise = sigma[:, None] * rng.standard_normal((REPEATS, V_GRID.size))
     fit = fit_xanes(V_GRID, evaluate(MODEL, pixel, V_GRID) + noise, model=MODEL, sigma=sigma)
-    # bounds hold a peak of a tenth of Δμt at one noise and not at another: one term falls short
-    most = 1.2 if spectrum == "weak pre-edge" else 1.1
+    # bounds hold a peak of a tenth of Δμt at one noise and not at another: one term falls short (1.16)
+    most = 1.2 if spectrum == "weak pre-edge" and low != high else 1.1
     for name, pull in pulls(fit, pixel).items():
         assert 0.9 < np.std(pull) < most, name
         assert abs(np.median(pull)) < 0.2, name  # bends are of second order: σ/5 at Δμt/σ = 10
