@@ -184,6 +184,17 @@ class _Circuit(VirtualCircuit):
     caproto lets the exception end the task that serves this client, which then hangs.
     """
 
+    async def get_from_sub_queue(self, timeout: float | None = None) -> Any:
+        """Send updates as soon as no more are queued, as an IOC in C does.
+
+        caproto waits for 10 ms whether another one comes, with every update but the first of a burst.
+        """
+        if timeout is None:
+            return await super().get_from_sub_queue()
+        with contextlib.suppress(asyncio.QueueEmpty):
+            return self.subscription_queue.get_nowait()
+        return None
+
     async def _command_queue_iteration(self, command: Any) -> Any:
         with contextlib.suppress(KeyError):  # the request is for a channel that is gone
             return await super()._command_queue_iteration(command)
