@@ -115,7 +115,8 @@ class EpicsEiger(FileDetector):
     threshold_energy = Cpt(EpicsSignalWithRBV, "cam1:ThresholdEnergy", kind="config")
     bit_depth = Cpt(EpicsSignalRO, "cam1:BitDepthImage_RBV", kind="config")
     image_mask_dataset = Cpt(Signal, value="", kind="config")
-    total = Cpt(EpicsSignalRO, "Stats1:Total_RBV", kind="hinted")
+    # updates come in order: that of a frame's sum precedes that of the number of frames in the file
+    total = Cpt(EpicsSignalRO, "Stats1:Total_RBV", auto_monitor=True, kind="hinted")
     brightest = Cpt(EpicsSignalRO, "Stats1:MaxValue_RBV", kind="omitted")
     totals = Cpt(EpicsSignalRO, "Stats1:TSTotal", kind="omitted", lazy=True)  # nobody needs it but flyers
     totals_acquire = Cpt(EpicsSignal, "Stats1:TS:TSAcquire", kind="omitted", lazy=True)
