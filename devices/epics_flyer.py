@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ophyd import Component as Cpt
@@ -41,7 +41,7 @@ class EpicsFlyer(LineFlyer):
     ramp = Cpt(EpicsSignal, "Ramp", kind="omitted")
     go = Cpt(EpicsSignal, "Go", kind="omitted")
     abort = Cpt(EpicsSignal, "Abort", kind="omitted")
-    captured = Cpt(EpicsSignalRO, "Captured", kind="omitted")
+    captured = Cpt(EpicsSignalRO, "Captured", auto_monitor=True, kind="omitted")
     x_captured = Cpt(EpicsSignalRO, "X", kind="omitted")
     y_captured = Cpt(EpicsSignalRO, "Y", kind="omitted")
     i0_captured = Cpt(EpicsSignalRO, "I0", kind="omitted")
@@ -53,6 +53,7 @@ class EpicsFlyer(LineFlyer):
     def __init__(self, prefix: str = "", *, patience_s: float = 5.0, **kwargs: Any) -> None:
         super().__init__(prefix, **kwargs)
         self._patience_s = patience_s
+        self._rested = threading.Event()
 
     def stage(self) -> list[object]:
         """Stage the detector too, for triggers from outside.
@@ -86,13 +87,26 @@ class EpicsFlyer(LineFlyer):
             self.ramp: self._ramp_s,
             self.detector.totals_acquire: 1,
         }
-        for signal, value in settings.items():
-            signal.put(value, wait=True, timeout=self._patience_s)
-        rested = threading.Event()
-        began = time.time() + self._ramp_s
-        self.go.put(1, wait=False, callback=lambda **_: rested.set())
-        self._wait_for(rested, line)
-        count = int(self.captured.get())
+        self._put_all(settings)
+        self._rested.clear()
+        over = threading.Event()
+
+        def count_frames(value: int, **_: Any) -> None:
+            if value == line.frames:
+                over.set()
+
+        def end(**_: Any) -> None:
+            self._rested.set()
+            over.set()
+
+        self.captured.subscribe(count_frames, run=False)
+        try:
+            began = time.time() + self._ramp_s
+            self.go.put(1, wait=False, callback=end)
+            self._wait_for(over, line)
+        finally:
+            self.captured.clear_sub(count_frames)
+        count = int(self.captured.get(use_monitor=False))
         written = self.detector.frames_written(before + count, self._patience_s) - before
         if written != count or (count != line.frames and not self._halting.is_set()):
             raise FlightError(
@@ -102,12 +116,27 @@ class EpicsFlyer(LineFlyer):
             )
         yield from self._captured_frames(before, count, began)
 
-    def _wait_for(self, rested: threading.Event, line: Line) -> None:
-        """Until the stage rests again; a halt ends the flight sooner."""
+    def _rest(self, line: Line) -> None:
+        self._wait_for(self._rested, line)
+
+    def _put_all(self, settings: Mapping[EpicsSignal, float]) -> None:
+        """Write all of them at once, and wait until all is done."""
+        done = {signal: threading.Event() for signal in settings}
+        for signal, value in settings.items():
+            signal.put(value, wait=False, callback=lambda signal=signal, **_: done[signal].set())
+        for signal, event in done.items():
+            if not event.wait(self._patience_s):
+                raise FlightError(
+                    f"{self.name}: {signal.pvname} did not take its value within {self._patience_s:g} s; "
+                    "look at the motion controller"
+                )
+
+    def _wait_for(self, event: threading.Event, line: Line) -> None:
+        """Until an event of the flight; a halt ends the flight sooner."""
         planned_s = 2 * self._ramp_s + line.frames * line.period_s
         end = time.monotonic() + planned_s + self._patience_s
         asked = False
-        while not rested.wait(0.02):
+        while not event.wait(0.02):
             if self._halting.is_set() and not asked:
                 asked = True
                 self.abort.put(1, wait=False)
