@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ophyd import Component as Cpt
@@ -53,6 +53,7 @@ class EpicsFlyer(LineFlyer):
     def __init__(self, prefix: str = "", *, patience_s: float = 5.0, **kwargs: Any) -> None:
         super().__init__(prefix, **kwargs)
         self._patience_s = patience_s
+        self._told: dict[EpicsSignal, threading.Event] = {}
         self._rested = threading.Event()
 
     def stage(self) -> list[object]:
@@ -74,8 +75,7 @@ class EpicsFlyer(LineFlyer):
         finally:
             self.detector.external_triggers = False
 
-    def _fly(self, line: Line) -> Iterator[Taken]:
-        before = self.detector.frames_written(0, 0.0)
+    def _instruct(self, line: Line) -> None:
         settings = {
             self.first_x: line.first_m[0],
             self.first_y: line.first_m[1],
@@ -87,7 +87,18 @@ class EpicsFlyer(LineFlyer):
             self.ramp: self._ramp_s,
             self.detector.totals_acquire: 1,
         }
-        self._put_all(settings)
+        self._told = {signal: threading.Event() for signal in settings}
+        for signal, value in settings.items():
+            signal.put(value, wait=False, callback=lambda told=self._told[signal], **_: told.set())
+
+    def _fly(self, line: Line) -> Iterator[Taken]:
+        before = self.detector.frames_written(0, 0.0)
+        for signal, told in self._told.items():
+            if not told.wait(self._patience_s):
+                raise FlightError(
+                    f"{self.name}: {signal.pvname} did not take its value within {self._patience_s:g} s; "
+                    "look at the motion controller"
+                )
         self._rested.clear()
         over = threading.Event()
 
@@ -118,18 +129,6 @@ class EpicsFlyer(LineFlyer):
 
     def _rest(self, line: Line) -> None:
         self._wait_for(self._rested, line)
-
-    def _put_all(self, settings: Mapping[EpicsSignal, float]) -> None:
-        """Write all of them at once, and wait until all is done."""
-        done = {signal: threading.Event() for signal in settings}
-        for signal, value in settings.items():
-            signal.put(value, wait=False, callback=lambda signal=signal, **_: done[signal].set())
-        for signal, event in done.items():
-            if not event.wait(self._patience_s):
-                raise FlightError(
-                    f"{self.name}: {signal.pvname} did not take its value within {self._patience_s:g} s; "
-                    "look at the motion controller"
-                )
 
     def _wait_for(self, event: threading.Event, line: Line) -> None:
         """Until an event of the flight; a halt ends the flight sooner."""

@@ -85,7 +85,7 @@ class LineFlyer(Device):
     frames that are announced in one must be equally many. When the run ends instead, what the flight has
     brought home is collected.
 
-    Subclasses implement `_fly` and `_rest`.
+    Subclasses implement `_fly` and `_rest`, and `_instruct` where there is somebody to tell.
 
     Parameters
     ----------
@@ -216,6 +216,7 @@ class LineFlyer(Device):
                 self._pilot.submit(self._move_once_at_rest, axis, target, statuses[-1])
             else:
                 statuses.append(axis.set(target))
+        self._instruct(line)
         self._ready = statuses[0] & statuses[1]
         return self._ready
 
@@ -300,6 +301,9 @@ class LineFlyer(Device):
             del self._taken[-UNSURE:]
         flown.set_finished()  # documents do not wait for the stage to come to rest
         self._rest(line)
+
+    def _instruct(self, line: Line) -> None:
+        """Tell whoever needs to know of a line, without waiting, while the stage moves there."""
 
     def _fly(self, line: Line) -> Iterator[Taken]:
         """Fly a line from where its run-up begins; end with the frame under way when `_halting` is set.

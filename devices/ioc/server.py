@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import caproto
 from caproto.asyncio.server import Context, VirtualCircuit
@@ -178,11 +178,28 @@ class SimulatedIOC:
         return exposure
 
 
+class _Written(asyncio.Event):
+    """Set unless a put is under way; reads wait for those only that need no time, as in an IOC in C.
+
+    caproto has reads wait for 1 ms, each of them, as long as an axis moves.
+    """
+
+    async def wait(self, timeout: float | None = None) -> Literal[True]:
+        """Let a put that has just come run."""
+        if not self.is_set():
+            await asyncio.sleep(0)
+        return True
+
+
 class _Circuit(VirtualCircuit):
     """A client's connection that survives what was on its way, either way, when a channel was closed.
 
     caproto lets the exception end the task that serves this client, which then hangs.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.write_event = _Written()
 
     async def get_from_sub_queue(self, timeout: float | None = None) -> Any:
         """Send updates as soon as no more are queued, as an IOC in C does.
