@@ -138,12 +138,15 @@ class SimulatedEiger(FileDetector):
         """
         if self._file is None:
             raise self._cut_short()
+        # all that takes computing is done during the exposure
         frame = self._expose(float(self.exposure_time.get()))
+        total = self._sum(frame)
+        brightest = float(frame.max(where=self._model.mask == 0, initial=0))
         if self._closing.wait(max(until - time.monotonic(), 0.0)):
             raise self._cut_short()
         index = self._file.append(frame)
-        self.total.put(self._sum(frame))
-        self.brightest.put(float(frame.max(where=self._model.mask == 0, initial=0)))
+        self.total.put(total)
+        self.brightest.put(brightest)
         return index
 
     def _sum(self, frame: NDArray[np.uint32]) -> float:

@@ -11,7 +11,8 @@ from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO
 
 from ptychrome.devices.epics_eiger import EpicsEiger
-from ptychrome.devices.flyer import Line, LineFlyer, Taken
+from ptychrome.devices.flyer import LineFlyer
+from ptychrome.devices.line import Line, Taken
 
 
 class FlightError(RuntimeError):

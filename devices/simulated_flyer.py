@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ptychrome.devices.clock import Clock
-from ptychrome.devices.flyer import Line, LineFlyer, Taken
+from ptychrome.devices.flyer import LineFlyer
+from ptychrome.devices.line import Line, Taken
 
 
 class SimulatedFlyer(LineFlyer):
