@@ -124,8 +124,8 @@ def test_a_perfect_measurement(perfect):
 def test_position_errors_of_30_nm_are_found(perfect):
     """Measured: 29 nm rms become 1 nm, at no cost; without refinement the wave is off threefold.
 
-    With pixels of 30 nm (128²) and 48 sweeps of likelihood 29 nm become 1.3 nm; the absorption's error is then
-    0.7 times the perfect one, the phase's 1.12 times.
+    With pixels of 30 nm (128²) and 48 sweeps of likelihood 29 nm become 1.3 nm; the absorption's error is
+    then 0.7 times the perfect one, the phase's 1.12 times.
     """
     off = 30e-9 * np.random.default_rng(5).standard_normal(STAGE.shape)
     counts = frames(STAGE + off)
