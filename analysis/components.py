@@ -29,12 +29,19 @@ class Components:
         Non-negative, each with a largest value of 1.
     amounts : (k, n_pixels) float64
         Non-negative; absorbance = amounts · spectra.
+    principal_spectra : (k, n_energy) float64
+        Principal components of the spectra (of their sum of squares, each energy weighted by its noise), the
+        strongest first, each with a largest modulus of 1.
+    principal_amounts : (k, n_pixels) float64
+        Of either sign, positive on average.
     variance : (n,) float64
         Share of the sum of squares in each principal component, descending.
     """
 
     spectra: Float
     amounts: Float
+    principal_spectra: Float
+    principal_amounts: Float
     variance: Float
 
 
@@ -76,16 +83,16 @@ def number_of_components(absorbance: ArrayLike, sigma: ArrayLike) -> tuple[int, 
 
 
 def components(absorbance: ArrayLike, sigma: ArrayLike, count: int) -> Components:
-    """Non-negative matrix factorisation (Lee & Seung, Nature 401, 788, 1999) of the spectra.
+    """Principal components and non-negative matrix factors (Lee & Seung, Nature 401, 788, 1999) of spectra.
 
-    Started from the purest pixels (Araújo et al., Chemom. Intell. Lab. Syst. 57, 65, 2001). The spectra are
-    mixtures of the true ones where no pixel holds one alone: a description of the data, not a list of
-    compounds.
+    The factors are started from the purest pixels (Araújo et al., Chemom. Intell. Lab. Syst. 57, 65, 2001).
+    Their spectra are mixtures of the true ones where no pixel holds one alone: a description of the data, not
+    a list of compounds.
 
     Parameters
     ----------
     absorbance : (n_energy, n_pixels) float
-        Finite; what is below 0 counts as 0.
+        Finite; for the factors, what is below 0 counts as 0.
     sigma : float or (n_energy,) float
         Noise of one pixel.
     count : int
@@ -101,19 +108,29 @@ def components(absorbance: ArrayLike, sigma: ArrayLike, count: int) -> Component
     DataError
         See `number_of_components`; or if `count` exceeds the number of energies or of pixels.
     """
-    _, variance = number_of_components(absorbance, sigma)
-    data = np.maximum(_weighted(absorbance, sigma), 0.0)
-    if not 1 <= count <= min(data.shape):
-        raise DataError(f"{count} components of {data.shape[1]} spectra of {data.shape[0]} energies")
+    weighted = _weighted(absorbance, sigma)
+    if not 1 <= count <= min(weighted.shape):
+        raise DataError(f"{count} components of {weighted.shape[1]} spectra of {weighted.shape[0]} energies")
+    noise = np.broadcast_to(sigma, len(weighted))
+    left, values, right = np.linalg.svd(weighted, full_matrices=False)
+    principal = (left[:, :count] * noise[:, None]).T
+    largest = np.abs(principal).max(axis=1) * np.where(right[:count].sum(axis=1) < 0, -1.0, 1.0)
+    data = np.maximum(weighted, 0.0)
     amounts, start = _purest(data, count)
     model = NMF(count, init="custom", max_iter=SWEEPS, tol=1e-5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # slow in the end, and good enough long before
         amounts = model.fit_transform(data.T, W=amounts.T.copy(), H=start).T
-    spectra = model.components_ * np.broadcast_to(sigma, len(data))
+    spectra = model.components_ * noise
     scale = spectra.max(axis=1).clip(1e-300)
     order = np.argsort(-amounts.sum(axis=1) * spectra.sum(axis=1))
-    return Components((spectra / scale[:, None])[order], (amounts * scale[:, None])[order], variance)
+    return Components(
+        (spectra / scale[:, None])[order],
+        (amounts * scale[:, None])[order],
+        principal / largest[:, None],
+        right[:count] * (values[:count] * largest)[:, None],
+        values**2 / np.sum(values**2),
+    )
 
 
 def _purest(data: Float, k: int) -> tuple[Float, Float]:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ptychrome.analysis.bulk import BulkSpectrum, foil_offset
 from ptychrome.analysis.chemistry import noise_level
 from ptychrome.analysis.components import components as spectral_components
 from ptychrome.analysis.components import number_of_components
@@ -26,9 +25,9 @@ from ptychrome.callbacks.figures.standards import spectra_figure
 from ptychrome.callbacks.files import WriteError
 from ptychrome.callbacks.results import Revision
 from ptychrome.callbacks.sinks.nexus import load_result, write_nexus
-from ptychrome.callbacks.sources.xas import read_bulk, read_spectra
 from ptychrome.edges import tabulated_edge_eV
 from ptychrome.profiles.errors import UserError
+from ptychrome.profiles.standards import Standards, read_standards
 
 OURS = ("lcf/", "components/"), ("lcf_", "components_")  # of arrays and of attributes
 
@@ -97,7 +96,7 @@ def spectra(
     try:
         revision = load_result(result)
         particle = _Particle.of(revision, result)
-        measured = _standards(standards, foil, particle.edge_eV)
+        measured = read_standards(standards, foil, particle.edge_eV)
         arrays, attributes = _components(particle, components)
         if measured.spectra:
             more = _combination(particle, measured, largest_shift_eV, keep_jump)
@@ -181,29 +180,6 @@ class _Particle:
         return spectrum
 
 
-@dataclass(frozen=True)
-class _Standards:
-    """Standards on a calibrated energy scale, and what the foil said."""
-
-    spectra: list[BulkSpectrum]
-    attributes: dict[str, Any]
-
-
-def _standards(paths: Sequence[Path], foil: Path | None, edge_eV: float) -> _Standards:
-    spectra = [spectrum for path in paths for spectrum in read_bulk(path, edge_eV)]
-    if foil is None:
-        return _Standards(spectra, {})
-    found = read_spectra(foil)
-    if len(found) != 1:
-        raise UserError(f"{foil} holds {len(found)} spectra; expected that of one foil")
-    try:
-        offset_eV, sigma_eV = foil_offset(found[0].energy_eV, found[0].mu, edge_eV)
-    except DataError as error:
-        raise UserError(f"{foil}: {error}") from None
-    attributes = {"lcf_foil_offset_eV": offset_eV, "lcf_foil_offset_sigma_eV": sigma_eV}
-    return _Standards([spectrum.shifted(offset_eV) for spectrum in spectra], attributes)
-
-
 def _components(particle: _Particle, count: int | None) -> tuple[dict[str, NDArray], dict[str, Any]]:
     white, _ = number_of_components(particle.absorbance, particle.sigma)
     # errors of single energies are no white noise, but they break Kramers–Kronig; that sees phases, too
@@ -212,6 +188,8 @@ def _components(particle: _Particle, count: int | None) -> tuple[dict[str, NDArr
     arrays: dict[str, NDArray] = {
         "components/spectra": particle.spectrum(found.spectra),
         "components/maps": particle.image(found.amounts),
+        "components/principal_spectra": particle.spectrum(found.principal_spectra),
+        "components/principal_maps": particle.image(found.principal_amounts),
         "components/variance": found.variance,
     }
     return arrays, {
@@ -222,7 +200,7 @@ def _components(particle: _Particle, count: int | None) -> tuple[dict[str, NDArr
 
 
 def _combination(
-    particle: _Particle, standards: _Standards, largest_shift_eV: float, keep_jump: bool
+    particle: _Particle, standards: Standards, largest_shift_eV: float, keep_jump: bool
 ) -> tuple[dict[str, NDArray], dict[str, Any]]:
     spectra, energy, shift_eV = standards.spectra, particle.energy_eV, 0.0
     if largest_shift_eV > 0:
@@ -245,7 +223,12 @@ def _combination(
         "lcf_shift_eV": shift_eV,
         "lcf_keep_jump": keep_jump,
     }
-    return arrays, attributes | standards.attributes
+    if standards.offset_eV is not None:
+        attributes |= {
+            "lcf_foil_offset_eV": standards.offset_eV,
+            "lcf_foil_offset_sigma_eV": standards.sigma_eV,
+        }
+    return arrays, attributes
 
 
 def _with(revision: Revision, arrays: Mapping[str, NDArray], attributes: Mapping[str, Any]) -> Revision:

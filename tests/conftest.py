@@ -81,5 +81,6 @@ def ca(ca_devices: Any, simulate: Callable[[str, Any], None]) -> Iterator[Any]:
     simulate("Offline", "")
     for name in ("Dump", "CloseFrontEnd", "Hang", "DropFrames", "DelayFrame", "Clock"):
         simulate(name, 0)
+    ca_devices.dcm.energy_offset.set(0.0).wait(timeout=PATIENCE_S)
     for axis in (ca_devices.dcm.pitch, ca_devices.kb.vertical_stripe):  # those that no scan moves
         axis.set(0.0).wait(timeout=PATIENCE_S)

@@ -12,7 +12,7 @@ from ptychrome.analysis.scan import DiffractionData, nearest
 
 MOSTLY_SEEN = 0.5  # of the probe's light on measured pixels
 LEAST_COMMON = 0.1  # Bhattacharyya coefficient of two distributions of light
-NEW_MODE = 0.05  # of the probe's power
+NEW_MODE = 0.1  # of the probe's power
 EXTENT_SHARE = 0.9  # of the probe's power within its extent
 
 
@@ -148,7 +148,7 @@ def with_modes(probe: NDArray[np.complex64], count: int) -> NDArray[np.complex64
     Returns
     -------
     (count, n, n) complex64
-        Of the same power; new modes carry 5 % each.
+        Of the same power; new modes carry 10 % each.
     """
     modes = list(probe[:count])
     power = float(np.sum(np.abs(probe) ** 2))

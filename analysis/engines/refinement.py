@@ -13,7 +13,7 @@ from ptychrome.analysis.engines.forward import ForwardModel, State, rescaled
 from ptychrome.analysis.engines.reconstruction import Prior, ReconstructionError
 from ptychrome.analysis.options import EngineOptions
 
-POSITION_STEP = 0.5  # of a Newton step: positions move what object and probe move too
+POSITION_STEP = 1.0  # of a Newton step; half of it leaves a slow distortion of all positions behind
 SCALE_STEP = 0.3  # of the way: object and scale answer each other, with a full step ePIE swings
 CURVATURE_FLOOR = 0.03  # of the largest: where the object is flat, positions follow slowly
 

@@ -10,6 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from ptychrome.analysis.bulk import BulkSpectrum
+from ptychrome.callbacks.figures.bulk import draw_bulk
+from ptychrome.callbacks.figures.clusters import PRE_EDGE_POINTS
 from ptychrome.callbacks.figures.images import View, draw_map, frame_plot
 from ptychrome.callbacks.figures.layout import page, place, square
 from ptychrome.callbacks.figures.particles import image_at
@@ -17,7 +20,7 @@ from ptychrome.callbacks.figures.style import INK, Scale, cluster_colours, clust
 from ptychrome.callbacks.regions import RegionSpectrum
 from ptychrome.callbacks.results import Revision
 
-ROW_IN, ENTRY_IN = 3.1, 0.4
+ROW_IN, ENTRY_IN, LINE_IN = 3.1, 0.4, 0.2
 
 
 def regions_figure(
@@ -27,6 +30,7 @@ def regions_figure(
     scale: Scale,
     *,
     labels: Sequence[str],
+    bulk: Sequence[BulkSpectrum] = (),
 ) -> Figure:
     """A row for each particle: the regions on its absorbance, and their spectra one above the other.
 
@@ -40,8 +44,10 @@ def regions_figure(
     scale : Scale
         Of the absorbance.
     labels : sequence of str
+    bulk : sequence of BulkSpectrum
+        Drawn behind each spectrum, with its edge jump.
     """
-    row_in = max(ROW_IN, ENTRY_IN * max(map(len, spectra)) + 0.4)
+    row_in = max(ROW_IN, ENTRY_IN * max(map(len, spectra)) + LINE_IN * len(bulk) + 0.4)
     figure = page(10.0, 0.3 + row_in * len(revisions))
     for row, (revision, found, label) in enumerate(zip(revisions, spectra, labels, strict=True)):
         top, view = 0.45 + row_in * row, View.of(revision)
@@ -54,7 +60,7 @@ def regions_figure(
         for each in found:
             _mark(ax, view, each, colours[each.region.state])
         plot = place(figure, 3.3, top, 3.8, 2.3)
-        _draw_spectra(plot, found, colours, markers)
+        _draw_spectra(plot, found, colours, markers, bulk)
         plot.set_title("μt of the regions and fits of eq. (1)", loc="left", fontsize=11.5)
     return figure
 
@@ -74,7 +80,11 @@ def _mark(ax: Axes, view: View, spectrum: RegionSpectrum, colour: str) -> None:
 
 
 def _draw_spectra(
-    ax: Axes, spectra: Sequence[RegionSpectrum], colours: Sequence[str], markers: Sequence[str]
+    ax: Axes,
+    spectra: Sequence[RegionSpectrum],
+    colours: Sequence[str],
+    markers: Sequence[str],
+    bulk: Sequence[BulkSpectrum],
 ) -> None:
     step = 0.45 * max(float(np.ptp(each.absorbance)) for each in spectra)
     step = float(f"{step:.1g}")
@@ -86,9 +96,12 @@ def _draw_spectra(
             marker=markers[each.region.state], markerfacecolor="white", markeredgewidth=0.8,
             label=_legend(each),
         )  # fmt: skip
+    ax.margins(x=0.02)
+    for number, each in enumerate(spectra):
+        base = each.absorbance[:PRE_EDGE_POINTS].mean() + step * (len(spectra) - 1 - number)
+        draw_bulk(ax, bulk, jump=each.values["edge_jump"][0], offset=base, named=not number)
     label = "absorbance μt" + (f" (shifted by {step:g})" if len(spectra) > 1 else "")
     ax.set(xlabel="photon energy (eV)", ylabel=label)
-    ax.margins(x=0.02)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), frameon=False, borderaxespad=0.0,
               handletextpad=0.3, labelspacing=0.45)  # fmt: skip
     frame_plot(ax, "")

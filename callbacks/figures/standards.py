@@ -10,12 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ptychrome.analysis.bulk import BulkSpectrum
+from ptychrome.callbacks.figures.bulk import draw_bulk
 from ptychrome.callbacks.figures.clusters import draw_spectra
 from ptychrome.callbacks.figures.images import View, draw_map
 from ptychrome.callbacks.figures.style import CLUSTER_COLOURS, Scale, robust_limits
 from ptychrome.callbacks.results import Revision
 
-LINES = ("-", "--", "-.", ":")
 SIZE_IN, GAP_IN = 2.6, 0.95
 SHARES = Scale("viridis", (0.0, 1.0), "")
 
@@ -34,7 +34,7 @@ def spectra_figure(revision: Revision, bulk: Sequence[BulkSpectrum] = ()) -> Fig
     -------
     Figure
     """
-    rows = [_component_row(revision)]
+    rows = [_component_row(revision), _principal_row(revision)]
     if "lcf/fractions" in revision.arrays:
         rows.insert(0, _standard_row(revision))
     columns = max(4, *(len(maps) for maps in rows))  # the spectra below take as much as four maps
@@ -48,56 +48,39 @@ def spectra_figure(revision: Revision, bulk: Sequence[BulkSpectrum] = ()) -> Fig
             ax = _place(figure, 0.7 + column * pitch, 0.75 + row * pitch, SIZE_IN)
             draw_map(ax, image, view, scale, title)
     top = 0.75 + len(rows) * pitch
-    draw_components(_place(figure, 0.9, top, 1.5 * SIZE_IN, SIZE_IN), revision)
-    ax = _place(figure, 1.9 + 1.5 * SIZE_IN, top, 1.5 * SIZE_IN, SIZE_IN)
-    draw_spectra(ax, revision)
-    draw_bulk(ax, bulk)
+    components, principal, clusters = (
+        _place(figure, 0.9 + column * (1.5 * SIZE_IN + 1.0), top, 1.5 * SIZE_IN, SIZE_IN)
+        for column in range(3)
+    )
+    draw_components(components, revision, "spectra", "spectra of the components")
+    draw_components(principal, revision, "principal_spectra", "principal components")
+    draw_spectra(clusters, revision)
+    draw_bulk(clusters, bulk)
+    if bulk:
+        clusters.legend(frameon=False, fontsize="small", loc="lower right")
     return figure
 
 
-def draw_bulk(ax: Axes, bulk: Sequence[BulkSpectrum]) -> None:
-    """Normalised bulk spectra over what is drawn already, as grey lines with a legend.
-
-    Parameters
-    ----------
-    ax : Axes
-        Of normalised absorbance over photon energy; its limits stay.
-    bulk : sequence of BulkSpectrum
-    """
-    low, high = ax.get_xlim()
-    for number, spectrum in enumerate(bulk):
-        shown = (spectrum.energy_eV >= low) & (spectrum.energy_eV <= high)
-        grey = str(0.1 + 0.5 * number / max(len(bulk), 1))
-        style = LINES[number % len(LINES)]
-        ax.plot(
-            spectrum.energy_eV[shown],
-            spectrum.normalised[shown],
-            style,
-            color=grey,
-            linewidth=1.0,
-            label=spectrum.name,
-        )
-    if bulk:
-        ax.legend(frameon=False, fontsize="small", loc="lower right")
-
-
-def draw_components(ax: Axes, revision: Revision) -> None:
-    """Spectra of the components, each with a largest value of 1.
+def draw_components(ax: Axes, revision: Revision, name: str, title: str) -> None:
+    """Spectra of the components, each with a largest modulus of 1.
 
     Parameters
     ----------
     ax : Axes
     revision : Revision
+    name : str
+        Of the array below ``components/``.
+    title : str
     """
     energy = revision.arrays["energy"]
-    for number, spectrum in enumerate(revision.arrays["components/spectra"]):
+    for number, spectrum in enumerate(revision.arrays[f"components/{name}"]):
         known = np.isfinite(spectrum)
         colour = CLUSTER_COLOURS[number % len(CLUSTER_COLOURS)]
         ax.plot(energy[known], spectrum[known], ".-", color=colour, linewidth=1.1, markersize=3.0,
                 label=str(number + 1))  # fmt: skip
     ax.legend(frameon=False, fontsize="small", loc="lower right")
     ax.set(xlabel="photon energy (eV)", ylabel="absorbance, largest = 1", xlim=(energy[0], energy[-1]))
-    ax.set_title("spectra of the components", loc="left", fontsize=11.5)
+    ax.set_title(title, loc="left", fontsize=11.5)
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -114,6 +97,15 @@ def _component_row(revision: Revision) -> list[tuple[str, np.ndarray, Scale]]:
     return [
         (f"component {number}", image, Scale("magma", (0.0, robust_limits(image)[1]), ""))
         for number, image in enumerate(revision.arrays["components/maps"], 1)
+    ]
+
+
+def _principal_row(revision: Revision) -> list[tuple[str, np.ndarray, Scale]]:
+    images = revision.arrays["components/principal_maps"]
+    limits = [float(np.nanmax(np.abs(robust_limits(image)))) for image in images]
+    return [
+        (f"principal component {number}", image, Scale("RdBu_r", (-limit, limit), ""))
+        for number, (image, limit) in enumerate(zip(images, limits, strict=True), 1)
     ]
 
 

@@ -13,6 +13,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ptychrome.analysis.bulk import BulkSpectrum
+from ptychrome.callbacks.figures.bulk import draw_bulk
 from ptychrome.callbacks.figures.clusters import PRE_EDGE_POINTS, draw_clusters
 from ptychrome.callbacks.figures.images import View, direction_arrows, frame_plot
 from ptychrome.callbacks.figures.layout import page, place, square
@@ -111,7 +113,9 @@ def _at(energy_eV: Float, measured_eV: Float, spectrum: Float) -> Float:
     return np.interp(energy_eV, measured_eV[known], spectrum[known], left=np.nan, right=np.nan)
 
 
-def states_figure(revisions: Sequence[Revision], shares: Mapping[str, Shares]) -> Figure:
+def states_figure(
+    revisions: Sequence[Revision], shares: Mapping[str, Shares], bulk: Sequence[BulkSpectrum] = ()
+) -> Figure:
     """Mean spectra of the states, and their shares in each group of particles.
 
     Parameters
@@ -120,6 +124,8 @@ def states_figure(revisions: Sequence[Revision], shares: Mapping[str, Shares]) -
         Clustered together.
     shares : mapping of str to Shares
         Of each group.
+    bulk : sequence of BulkSpectrum
+        Drawn over the spectra of the states.
     """
     figure = page(10.0, 4.0)
     energy, spectra = state_spectra(revisions)
@@ -129,6 +135,7 @@ def states_figure(revisions: Sequence[Revision], shares: Mapping[str, Shares]) -
         known = np.isfinite(spectrum)
         ax.plot(energy[known], spectrum[known], "-", color=colour, linewidth=1.1, marker=marker,
                 markersize=3.5, label=f"state {state}")  # fmt: skip
+    draw_bulk(ax, bulk)
     ax.set(xlabel="photon energy (eV)", ylabel="normalised absorbance")
     ax.legend(loc="lower right", frameon=False)
     frame_plot(ax, "mean XANES of the states")

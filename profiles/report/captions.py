@@ -19,7 +19,7 @@ CAPTIONS = {
         "Mean spectra of regions of {width:.0f} × {width:.0f} nm² in {names} ({chosen}), marked on the "
         "absorbance: measured points and the fit of eq. (1), an edge step with pre-edge peak and white "
         "line. Curves are shifted against each other. ± is one standard deviation, from the residuals of "
-        "the fit.",
+        "the fit.{bulk}",
     ),
     "maps": (
         "Chemical maps",
@@ -42,7 +42,7 @@ CAPTIONS = {
         "Left: mean spectrum of each state over all particles, less its mean below the edge, over its "
         "edge jump. Right: share of the atoms in each state by preparation, weighted by N_V; error bars: "
         "one standard deviation of the mean over particles, of a single particle that of the assignment "
-        "of its pixels.",
+        "of its pixels.{bulk}",
     ),
     "histograms": (
         "Histograms of each particle",

@@ -17,10 +17,12 @@ from ptychrome.callbacks.figures.images import measured
 from ptychrome.callbacks.figures.states import Shares
 from ptychrome.callbacks.regions import RegionSpectrum, region_at, region_spectra, representative_regions
 from ptychrome.callbacks.results import Revision
+from ptychrome.edges import tabulated_edge_eV
 from ptychrome.profiles.errors import UserError
 from ptychrome.profiles.pooled import pixel_features, pool_clusters
 from ptychrome.profiles.report.options import ReportOptions
 from ptychrome.profiles.report.particles import Particle, edge_of
+from ptychrome.profiles.standards import Standards, read_standards
 
 WIDTH_IN = 10.0
 MOST_STATES = 10  # that are tried
@@ -83,6 +85,8 @@ class ReportData:
     options : ReportOptions
     notes : tuple of str
         What is missing and why.
+    bulk : Standards
+        Bulk spectra beside those of the particles.
     """
 
     particles: tuple[Particle, ...]
@@ -90,6 +94,7 @@ class ReportData:
     k: int
     options: ReportOptions
     notes: tuple[str, ...] = ()
+    bulk: Standards = Standards()
 
     @property
     def mapped(self) -> tuple[Particle, ...]:
@@ -190,7 +195,8 @@ def assemble(particles: tuple[Particle, ...], options: ReportOptions) -> ReportD
     Raises
     ------
     UserError
-        If results are of several edges, nothing is measured, or an option names an unknown sample.
+        If results are of several edges, nothing is measured, an option names an unknown sample, or bulk
+        spectra cannot be used.
     """
     labels = [particle.label for particle in particles]
     for place in options.places:
@@ -199,6 +205,13 @@ def assemble(particles: tuple[Particle, ...], options: ReportOptions) -> ReportD
     if not any(measured(particle.result).size for particle in particles):
         raise UserError("the results hold no reconstructed energy; expected at least one")
     edge = edge_of(particles)
+    bulk = Standards()
+    if options.bulk:
+        if edge is None:
+            raise UserError("--bulk: the results are of no edge; expected those of a scan over an edge")
+        bulk = read_standards(options.bulk, options.foil, tabulated_edge_eV(*edge))
+    elif options.foil is not None:
+        raise UserError(f"--foil {options.foil}: expected --bulk spectra, whose energy scale it tells")
     notes = [f"{each.label} has no chemical maps" for each in particles if not each.mapped]
     notes += [
         f"{each.label} is not finished: {measured(each.result).size} of "
@@ -222,6 +235,7 @@ def assemble(particles: tuple[Particle, ...], options: ReportOptions) -> ReportD
         k if mapped else 0,
         options,
         tuple(notes),
+        bulk,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ptychrome.profiles.errors import UserError
 from ptychrome.schema import MAPS
@@ -39,6 +40,10 @@ class ReportOptions:
         Regions of interest; empty: the thickest place of every state.
     compounds : tuple of str or None
         Whose Re[N_eff]/N_V are told for comparison; None: for vanadium those of the paper.
+    bulk : tuple of Path
+        Files of bulk spectra that are drawn beside those of the particles.
+    foil : Path or None
+        Spectrum of a metal foil on their energy scale.
     """
 
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -47,6 +52,8 @@ class ReportOptions:
     scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     places: tuple[Place, ...] = ()
     compounds: tuple[str, ...] | None = None
+    bulk: tuple[Path, ...] = ()
+    foil: Path | None = None
 
     @classmethod
     def parse(
@@ -58,6 +65,8 @@ class ReportOptions:
         scales: Sequence[str] = (),
         places: Sequence[str] = (),
         compounds: Sequence[str] | None = None,
+        bulk: Sequence[Path] = (),
+        foil: Path | None = None,
     ) -> ReportOptions:
         """From words such as "as-prepared=P1,P2", "n_eff_ratio=30,50" and "P1=1e-7,-2e-7".
 
@@ -77,6 +86,8 @@ class ReportOptions:
             dict(_scale(word) for word in scales),
             tuple(_place(word) for word in places),
             None if compounds is None else tuple(compounds),
+            tuple(bulk),
+            foil,
         )
 
     def compounds_of(self, element: str) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def sections(data: ReportData) -> Iterator[Section]:
     """
     # mistakes of the user show before anything is drawn
     references, regions = tables.references_table(data), bool(data.spectra)
-    yield Section("Summary", (tables.summary_table(data),))
+    yield Section("Summary", (tables.summary_table(data), *tables.bulk_tables(data)))
     yield Section("Reconstructed images", tuple(_images(data)))
     if data.mapped:
         if regions:
@@ -88,8 +88,10 @@ def _regions(data: ReportData) -> Iterator[Illustration | Table]:
     chosen = "as chosen" if data.options.places else "the squares with most atoms of each state"
     for name, part in _parts("regions", shown):
         spectra = [data.spectra[each.label] for each in part]
-        figure = regions_figure(_results(part), spectra, data.energy_eV, scale, labels=_labels(part))
-        yield _illustration(name, figure, names=_names(part), width=width_nm, chosen=chosen)
+        figure = regions_figure(
+            _results(part), spectra, data.energy_eV, scale, labels=_labels(part), bulk=data.bulk.spectra
+        )
+        yield _illustration(name, figure, names=_names(part), width=width_nm, chosen=chosen, bulk=_bulk(data))
     yield from tables.region_tables(data)
 
 
@@ -115,8 +117,8 @@ def _states(data: ReportData, references: Table | None) -> Iterator[Illustration
     for name, part in _parts("state_maps", data.mapped):
         yield _illustration(name, cluster_maps_figure(_results(part), labels=_labels(part)), k=data.k)
     shares = {group: data.shares(particles) for group, particles in data.groups.items()}
-    figure = states_figure(_results(data.mapped), shares)
-    yield _illustration("states", figure)
+    figure = states_figure(_results(data.mapped), shares, data.bulk.spectra)
+    yield _illustration("states", figure, bulk=_bulk(data))
     yield tables.states_table(data)
     if references is not None:
         yield references
@@ -149,6 +151,18 @@ def _resolution(data: ReportData) -> Iterator[Illustration | Table]:
     table = tables.resolution_table(data)
     if table is not None:
         yield table
+
+
+def _bulk(data: ReportData) -> str:
+    """What the captions say of bulk spectra."""
+    bulk = data.bulk
+    if not bulk.spectra:
+        return ""
+    names = " and ".join(each.name for each in bulk.spectra)
+    if bulk.offset_eV is None:
+        return f" Grey: bulk spectra of {names}, as measured in energy, normalised."
+    shift = f"{bulk.offset_eV:+.2f} ± {bulk.sigma_eV:.2f} eV"
+    return f" Grey: bulk spectra of {names}, normalised, shifted by {shift} so that the foil is at its edge."
 
 
 def _illustration(name: str, figure: Figure, **words: Any) -> Illustration:

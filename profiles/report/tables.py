@@ -203,6 +203,18 @@ def state_spectra_table(data: ReportData) -> Table:
     return Table("state_spectra", columns, rows)
 
 
+def bulk_tables(data: ReportData) -> Iterator[Table]:
+    """Bulk spectra as drawn, for CSV; none where there are none."""
+    rows = [
+        (each.name, *map(float, point))
+        for each in data.bulk.spectra
+        for point in zip(each.energy_eV, each.normalised, strict=True)
+    ]
+    if rows:
+        columns = ("spectrum", "energy_eV", "normalised")
+        yield Table("bulk_spectra", tuple(Column(name) for name in columns), tuple(rows))
+
+
 def state_count_table(count: StateCount) -> Table:
     """Criteria for the number of states, for CSV."""
     names = ("inertia", "silhouette", "bic", "gap", "gap_sigma", "stability")

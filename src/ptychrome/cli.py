@@ -84,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     scales=options.scale,
                     places=options.roi,
                     compounds=options.compound,
+                    bulk=options.bulk,
+                    foil=options.foil,
                 ),
             )
         from ptychrome.profiles.process import process
@@ -301,6 +303,14 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         "--compound", action="append", metavar="FORMULA",
         help="compound whose Re[N_eff]/N_V is told for comparison (for V those of the paper); may be "
         "repeated",
+    )  # fmt: skip
+    report.add_argument(
+        "--bulk", nargs="+", type=Path, default=[], metavar="FILE",
+        help="bulk spectra drawn beside those of regions and states: XDI, Athena's columns or projects",
+    )  # fmt: skip
+    report.add_argument(
+        "--foil", type=Path, metavar="FILE",
+        help="spectrum of a metal foil on the energy scale of the bulk spectra, which is then corrected",
     )  # fmt: skip
 
 

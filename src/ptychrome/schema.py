@@ -210,5 +210,11 @@ SPECTRA: dict[str, ArrayInfo] = {
     "lcf/standards": ArrayInfo(("standard", "energy"), "1", "normalised standards"),
     "components/spectra": ArrayInfo(("component", "energy"), "1", "spectra of the components"),
     "components/maps": ArrayInfo(("component", "y", "x"), "1", "amount of each component"),
+    "components/principal_spectra": ArrayInfo(
+        ("component", "energy"), "1", "spectra of the principal components"
+    ),
+    "components/principal_maps": ArrayInfo(
+        ("component", "y", "x"), "1", "amount of each principal component"
+    ),
     "components/variance": ArrayInfo(("principal_component",), "1", "share of the sum of squares"),
 }

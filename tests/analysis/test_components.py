@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import erf
+from sklearn.decomposition import TruncatedSVD
 
 from ptychrome.analysis.components import components, number_of_components
 from ptychrome.analysis.scan import DataError
@@ -70,6 +71,19 @@ def test_factors_are_non_negative_and_explain_the_data_to_the_noise(k):
     assert np.sqrt(np.mean(rest**2)) == pytest.approx(SIGMA, rel=0.1)
     assert np.all(np.diff(found.variance) <= 0)
     assert found.variance.sum() == pytest.approx(1.0)
+
+
+def test_principal_components_leave_what_noise_leaves():
+    """scikit-learn's truncated decomposition of the same data is the independent way."""
+    data, _ = stack(3)
+    found = components(data, SIGMA, 3)
+    assert np.abs(found.principal_spectra).max(axis=1) == pytest.approx(1.0)
+    assert (found.principal_amounts.mean(axis=1) > 0).all()
+    model = TruncatedSVD(3, algorithm="arpack")
+    scores = model.fit_transform(data.T)
+    np.testing.assert_allclose(
+        found.principal_spectra.T @ found.principal_amounts, (scores @ model.components_).T, atol=1e-10
+    )
 
 
 def test_states_that_are_pure_somewhere_come_back():

@@ -101,6 +101,7 @@ def test_standards_and_components(scan, capsys):
     assert np.nanmedian(arrays["lcf/jump"]) == pytest.approx(0.2, rel=0.01)
     assert arrays["components/spectra"].shape == (2, 40)
     assert np.isnan(arrays["components/spectra"][:, 7]).all()
+    assert arrays["components/principal_maps"].shape == (2, *SHAPE)
     assert (folder / "P_spectra.png").stat().st_size > 20_000
     told = capsys.readouterr().err
     assert "2 components" in told
