@@ -58,6 +58,9 @@ class DetectorSite:
         How long beyond the exposure a frame may take to be in the file.
     retries : int
         How often a frame that did not come is taken again, at the same position.
+    bit_depth : int or None
+        That the frames are expected to have, 8, 16 or 32; None: whatever the detector chooses. It chooses by
+        exposure time and frame rate.
     """
 
     shape: tuple[int, int]
@@ -69,6 +72,7 @@ class DetectorSite:
     mask_dataset: str = ""
     patience_s: float = 5.0
     retries: int = 1
+    bit_depth: int | None = None
 
 
 class FrameWriter(HDF5Plugin_V34):
@@ -148,8 +152,8 @@ class EpicsEiger(FileDetector):
         Raises
         ------
         DetectorError
-            If the file cannot be opened, the frame has another shape than the settings say, or the detector
-            does not arm. Everything is put back then.
+            If the file cannot be opened, the frame has another shape or bit depth than the settings say, or
+            the detector does not arm. Everything is put back then.
         """
         self._put_and_see(self.cam.acquire, 0, "stop")
         name = f"{self.name}_{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
@@ -271,6 +275,12 @@ class EpicsEiger(FileDetector):
             raise DetectorError(
                 f"{self.name} has frames of {camera[0]} × {camera[1]} pixels; the settings expect "
                 f"{site.shape} at {site.roi_origin or 'its origin'}: correct shape or roi_origin"
+            )
+        bits = int(self.bit_depth.get())
+        if site.bit_depth not in (None, bits):
+            raise DetectorError(
+                f"{self.name} has frames of {bits} bits at an exposure of {self._exposure_s:g} s; the settings "
+                f"expect {site.bit_depth}: choose another exposure (long ones have 32 bits), or correct bit_depth"
             )
 
     def _put_and_see(self, signal: EpicsSignalWithRBV, value: int, what: str) -> None:

@@ -175,4 +175,5 @@ def _site(settings: EigerSettings, frames: Path) -> DetectorSite:
         mask_dataset=settings.mask_dataset,
         patience_s=settings.patience_s,
         retries=settings.retries,
+        bit_depth=settings.bit_depth,
     )

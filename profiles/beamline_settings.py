@@ -110,6 +110,8 @@ class EigerSettings(_Section):
         Where the file plugin's computer writes; "": `read_directory`.
     read_directory : Path or None
         The same folder as this computer names it; None: ``frames`` in the session's folder.
+    bit_depth : int or None
+        Expected of the frames: 8, 16 or 32; None: as the detector chooses.
     """
 
     prefix: Record
@@ -124,6 +126,7 @@ class EigerSettings(_Section):
     mask_dataset: str = ""
     patience_s: PositiveFloat = 5.0
     retries: Retries = 1
+    bit_depth: Literal[8, 16, 32] | None = None
 
     @model_validator(mode="after")
     def _one_folder(self) -> EigerSettings:

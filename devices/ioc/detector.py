@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychrome.devices.detector_model import DetectorModel
+from ptychrome.devices.detector_model import DetectorModel, as_stored
 from ptychrome.devices.frame_file import FrameFile
 from ptychrome.devices.ioc.channels import (
     MAX_SERIES,
@@ -26,6 +26,8 @@ from ptychrome.devices.ioc.channels import (
 from ptychrome.devices.ioc.file_writer import FileWriterRecords
 
 OFF_ON, NO_YES, ENABLE = "Off|On", "No|Yes", "Disable|Enable"
+# an EIGER2 500K's, by ADEiger's manual: no counter of 16 bits for longer exposures, 8 bits at high rates
+LONGEST_16_BIT_S, SHORTEST_16_BIT_S = 6.6e-3, 0.45e-3
 TRIGGER_MODES = "Internal Series|Internal Enable|External Series|External Enable"
 
 
@@ -91,8 +93,8 @@ class EigerRecords:
 
         rows, columns = self._model.shape
         self._acquire = add("Acquire", lambda: choice("Done|Acquire"), self._put_acquire)
-        self._exposure_s = add("AcquireTime", lambda: number(1.0, units="s"))
-        add("AcquirePeriod", lambda: number(1.0, units="s"))
+        self._exposure_s = add("AcquireTime", lambda: number(1.0, units="s"), self._put_exposure)
+        self._period_s = add("AcquirePeriod", lambda: number(1.0, units="s"), self._put_period)
         self._photon_energy = add("PhotonEnergy", lambda: number(8047.8, units="eV", precision=2))
         self._threshold = add("ThresholdEnergy", lambda: number(4023.9, units="eV", precision=2))
         self._trigger_mode = add("TriggerMode", lambda: choice(TRIGGER_MODES))
@@ -108,7 +110,6 @@ class EigerRecords:
             f"{prefix}{name}": channel
             for name, channel in {
                 "Trigger": trigger,
-                "BitDepthImage_RBV": count(self._model.bit_depth),
                 "MaxSizeX_RBV": count(columns),
                 "MaxSizeY_RBV": count(rows),
                 "ArraySizeX_RBV": count(columns),
@@ -119,6 +120,7 @@ class EigerRecords:
                 "Armed": choice("Unarmed|Armed"),
             }.items()
         }
+        self._bit_depth = database[f"{prefix}BitDepthImage_RBV"] = count(32)
         self._armed_record = database[f"{prefix}Armed"]
         self._images = database[f"{prefix}NumImagesCounter_RBV"] = count(0)
         self._file_writer = FileWriterRecords(
@@ -189,6 +191,19 @@ class EigerRecords:
         self._message = database[f"{prefix}WriteMessage"] = text()
         self._dropped = database[f"{prefix}DroppedArrays_RBV"]
 
+    async def _put_exposure(self, exposure_s: float) -> None:
+        await self._choose_bit_depth(exposure_s, self._period_s.value)
+
+    async def _put_period(self, period_s: float) -> None:
+        await self._choose_bit_depth(self._exposure_s.value, period_s)
+
+    async def _choose_bit_depth(self, exposure_s: float, period_s: float) -> None:
+        """As the detector does, which nobody can tell it to do otherwise."""
+        if exposure_s > LONGEST_16_BIT_S:
+            await self._bit_depth.post(32)
+        else:
+            await self._bit_depth.post(8 if period_s < SHORTEST_16_BIT_S else 16)
+
     async def _put_path(self, path: str) -> None:
         await self._path_exists.post("Yes" if Path(path).is_dir() else "No")
 
@@ -250,7 +265,8 @@ class EigerRecords:
                 return  # cut short
         self._frames += 1
         await self._array_counter.post(self._frames)
-        await self._file_writer.append(exposure.counts)
+        counts = as_stored(exposure.counts, self._bit_depth.value)
+        await self._file_writer.append(counts)
         if self.frames_to_drop > 0:
             self.frames_to_drop -= 1
             await self._dropped.post(self._dropped.value + 1)
@@ -261,8 +277,8 @@ class EigerRecords:
             slice(first.value, first.value + size.value) if enabled.value == "Enable" else slice(None)
             for enabled, first, size in self._roi
         )
-        frame, mask = exposure.counts[window], self._model.mask[window]
-        valid = (mask == 0) & (frame < 2**self._model.bit_depth - 1)
+        frame, mask = counts[window], self._model.mask[window]
+        valid = (mask == 0) & (frame < np.iinfo(frame.dtype).max)
         await self._brightest.post(float(frame.max(where=mask == 0, initial=0)))
         total = float(frame.sum(where=valid, dtype=np.uint64))
         await self._total.post(total)
@@ -271,12 +287,13 @@ class EigerRecords:
             await self._write(frame, mask)
         await self._images.post(self._images.value + 1)
 
-    async def _write(self, frame: NDArray[np.uint32], mask: NDArray[np.uint32]) -> None:
+    async def _write(self, frame: NDArray[np.unsignedinteger], mask: NDArray[np.uint32]) -> None:
         try:
             if self._file is None:
-                self._file = FrameFile(Path(self._full_name.value), mask, self._fields())
+                depth = 8 * frame.itemsize
+                self._file = FrameFile(Path(self._full_name.value), mask, self._fields(), depth)
             written = self._file.append(frame) + 1
-        except OSError as error:
+        except (OSError, ValueError) as error:
             await self._message.post(str(error)[:200])
         else:
             await self._captured.post(written)
@@ -301,7 +318,7 @@ class EigerRecords:
         y_m, x_m = self._model.pixel_size_m
         return {
             "count_time": float(self._exposure_s.value),
-            "bit_depth_image": int(self._model.bit_depth),
+            "bit_depth_image": int(self._bit_depth.value),
             "threshold_energy": float(self._threshold.value),
             "photon_energy": float(self._photon_energy.value),
             "detector_distance": float(self._model.distance_m),

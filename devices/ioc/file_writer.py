@@ -46,7 +46,7 @@ class FileWriterRecords:
         planned: Callable[[], int],
     ) -> None:
         self._mask, self._fields, self._planned = mask, fields, planned
-        self._frames: list[NDArray[np.uint32]] = []
+        self._frames: list[NDArray[np.unsignedinteger]] = []
         self._files = 0
         self._name = ""
 
@@ -77,7 +77,7 @@ class FileWriterRecords:
             self._name = self._pattern.value.replace("$id", str(self._sequence.value))
             await self._fetch(f"{self._name}_master.h5", self._master())
 
-    async def append(self, frame: NDArray[np.uint32]) -> None:
+    async def append(self, frame: NDArray[np.unsignedinteger]) -> None:
         """Take a frame; with the last one that fits, its file is written."""
         if self._name:
             self._frames.append(frame)
@@ -102,7 +102,7 @@ class FileWriterRecords:
         except OSError as error:
             await self._message.post(str(error)[:39])
 
-    def _data(self, frames: NDArray[np.uint32]) -> bytes:
+    def _data(self, frames: NDArray[np.unsignedinteger]) -> bytes:
         first = 1 + (self._files - 1) * self._per_file.value
         compressed = self._compress.value == "Enable"
         codec: Mapping[str, Any] = hdf5plugin.Bitshuffle(cname="lz4") if compressed else {}
