@@ -165,9 +165,7 @@ class EpicsEiger(FileDetector):
             self._check()
             self._open_file()
             self._arm()
-            # run=False: what was heard last is the number of frames of the file before
-            self._counter.subscribe(self._on_written, run=False)
-            self._written, self._taken, self._lost = int(self._counter.get()), 0, None
+            self._watch()
         except Exception:
             self.unstage()
             raise
@@ -178,7 +176,7 @@ class EpicsEiger(FileDetector):
         """Cut a running exposure short, disarm, close the file and put back all settings."""
         self._end()
         try:
-            self._counter.clear_sub(self._on_written)
+            self._unwatch()
             self._put_and_see(self.cam.acquire, 0, "stop")
         finally:
             try:
@@ -196,6 +194,15 @@ class EpicsEiger(FileDetector):
     def _counter(self) -> Any:
         """Signal that counts the frames that have come, sums included."""
         return self.hdf1.num_captured
+
+    def _watch(self) -> None:
+        """Count the frames that come from now on."""
+        # run=False: what was heard last is the number of frames of the file before
+        self._counter.subscribe(self._on_written, run=False)
+        self._written, self._taken, self._lost = int(self._counter.get()), 0, None
+
+    def _unwatch(self) -> None:
+        self._counter.clear_sub(self._on_written)
 
     def _open_file(self) -> None:
         self._put_and_see(self.hdf1.capture, 1, "open its file")
@@ -217,7 +224,9 @@ class EpicsEiger(FileDetector):
 
     def _settings(self, file_name: str) -> Mapping[str, Any]:
         """What to set, in this order; unstaging goes the other way."""
-        site, rows, columns = self._site, *self._site.shape
+        return {**self._camera_settings(), **self._plugin_settings(file_name)}
+
+    def _camera_settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {}
         if self._energy is not None:
             energy_eV = float(self._energy.position)
@@ -231,6 +240,12 @@ class EpicsEiger(FileDetector):
             "cam.acquire_period": self._exposure_s,
             "cam.data_source": STREAM_SOURCE,
             "cam.array_callbacks": 1,
+        }
+        return settings
+
+    def _plugin_settings(self, file_name: str) -> dict[str, Any]:
+        site, rows, columns = self._site, *self._site.shape
+        settings: dict[str, Any] = {
             "roi1.nd_array_port": self.cam.port_name.get(),
             "stats1.nd_array_port": self.roi1.port_name.get(),
             "stats1.compute_statistics": "Yes",
@@ -262,11 +277,7 @@ class EpicsEiger(FileDetector):
     def _check(self) -> None:
         """Refuse what would only show with the first frame or, worse, in the analysis."""
         site = self._site
-        if not self._writer.file_path_exists.get():
-            raise DetectorError(
-                f"{self.name} cannot write to {site.write_directory}: no such directory on the file plugin's "
-                "computer; create it or set another one"
-            )
+        self._check_directory()
         size = self.cam.max_size
         camera = int(size.max_size_y.get()), int(size.max_size_x.get())
         row, column = site.roi_origin or (0, 0)
@@ -279,9 +290,24 @@ class EpicsEiger(FileDetector):
         bits = int(self.bit_depth.get())
         if site.bit_depth not in (None, bits):
             raise DetectorError(
-                f"{self.name} has frames of {bits} bits at an exposure of {self._exposure_s:g} s; the settings "
-                f"expect {site.bit_depth}: choose another exposure (long ones have 32 bits), or correct bit_depth"
+                f"{self.name} has frames of {bits} bits at an exposure of {self._exposure_s:g} s; the "
+                f"settings expect {site.bit_depth}: choose another exposure (long ones have 32 bits), or "
+                "correct bit_depth"
             )
+
+    def _check_directory(self) -> None:
+        if not self._writer.file_path_exists.get():
+            raise DetectorError(
+                f"{self.name} cannot write to {self._site.write_directory}: no such directory on the file "
+                "plugin's computer; create it or set another one"
+            )
+
+    def _window(self) -> dict[str, str]:
+        """For stream_resource: what counts of frames that are stored whole."""
+        if self._site.roi_origin is None:
+            return {}
+        spans = zip(self._site.roi_origin, self._site.shape, strict=True)
+        return {"slice": ",".join([":", *(f"{first}:{first + size}" for first, size in spans)])}
 
     def _put_and_see(self, signal: EpicsSignalWithRBV, value: int, what: str) -> None:
         """Write, and wait until it is so."""

@@ -120,10 +120,6 @@ class FileWriterEiger(EpicsEiger):
         return file_uri(Path(self._site.read_directory) / f"{self._pattern}_master.h5")
 
     def _assets_of(self, name: str) -> FrameAssets:
-        window: dict[str, str] = {}
-        if self._site.roi_origin is not None:
-            spans = zip(self._site.roi_origin, self._site.shape, strict=True)
-            window = {"slice": ",".join([":", *(f"{first}:{first + size}" for first, size in spans)])}
         return FrameAssets(
             self.image_key,
             self._data_file(0),
@@ -131,7 +127,7 @@ class FileWriterEiger(EpicsEiger):
             self._site.shape,
             swmr=False,
             master=self._master,
-            **window,
+            **self._window(),
         )
 
     def _source(self) -> str:

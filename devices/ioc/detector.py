@@ -24,7 +24,10 @@ from ptychrome.devices.ioc.channels import (
     text,
 )
 from ptychrome.devices.ioc.file_writer import FileWriterRecords
+from ptychrome.devices.ioc.stream import StreamRecords
+from ptychrome.devices.simplon_simulator import SimplonSimulator
 
+NO_SOURCE = "None"
 OFF_ON, NO_YES, ENABLE = "Off|On", "No|Yes", "Disable|Enable"
 # an EIGER2 500K's, by ADEiger's manual: no counter of 16 bits for longer exposures, 8 bits at high rates
 LONGEST_16_BIT_S, SHORTEST_16_BIT_S = 6.6e-3, 0.45e-3
@@ -51,13 +54,16 @@ class EigerRecords:
         ``await expose(exposure_s)`` takes a frame and posts what was measured along with it.
     wall_s : callable
         Seconds to wait for something that physically takes so many.
+    stream : SimplonSimulator, optional
+        Sends the frames while the driver's ``DataSource`` is ``None``; its plugins see none then.
 
     Attributes
     ----------
     frames_to_drop : int
-        So many of the next frames get lost on their way to the plugins; the detector's own files hold them.
+        So many of the next frames get lost on their way to the plugins or in the stream; the detector's own
+        files hold them.
     delay_s : float
-        So long the next frame is on its way to the plugins, s of this machine.
+        So long the next frame is on its way there, s of this machine.
     hanging : bool
         Triggers are ignored.
     """
@@ -69,6 +75,7 @@ class EigerRecords:
         model: DetectorModel,
         expose: Callable[[float], Awaitable[Exposure]],
         wall_s: Callable[[float], float],
+        stream: SimplonSimulator | None = None,
     ) -> None:
         self.frames_to_drop = 0
         self.delay_s = 0.0
@@ -79,9 +86,10 @@ class EigerRecords:
         self._file: FrameFile | None = None
         self._frames = 0
         self._totals_so_far: list[float] = []
-        self._armed = False
+        self._armed = self._triggered = False
         self._disarming = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stream = StreamRecords(database, f"{prefix}cam1:", stream)
         self._add_camera(database, f"{prefix}cam1:")
         self._add_roi(database, f"{prefix}ROI1:")
         self._add_statistics(database, f"{prefix}Stats1:")
@@ -101,7 +109,7 @@ class EigerRecords:
         add("ManualTrigger", lambda: choice(NO_YES))
         self._n_triggers = add("NumTriggers", lambda: count(1))
         n_images = add("NumImages", lambda: count(1))
-        add("DataSource", lambda: choice("None|FileWriter|Stream", 2))
+        self._source = add("DataSource", lambda: choice("None|FileWriter|Stream", 2))
         add("ArrayCallbacks", lambda: choice(ENABLE, 1))
         self._array_counter = add("ArrayCounter", lambda: count(0))
         trigger = choice("Done|Trigger")
@@ -209,11 +217,13 @@ class EigerRecords:
 
     async def _put_acquire(self, state: str) -> None:
         if state == "Acquire":
-            self._armed, self._frames = True, 0
+            self._armed, self._triggered, self._frames = True, False, 0
             self._disarming.clear()
             await self._array_counter.post(0)
             await self._images.post(0)
             await self._file_writer.arm()
+            if self._source.value == NO_SOURCE:
+                await self._stream.arm(self._file_writer.series, self._model.mask, self._fields())
             await self._armed_record.post("Armed")
         else:
             await self._disarm()
@@ -223,6 +233,7 @@ class EigerRecords:
         self._disarming.set()
         if self._task is not None:
             await self._task
+        await self._stream.disarm()
         await self._file_writer.disarm()
         await self._armed_record.post("Unarmed")
 
@@ -245,10 +256,16 @@ class EigerRecords:
         await self._totals.post(self._totals_so_far[-MAX_SERIES:])
 
     async def _put_trigger(self, _: Any) -> None:
-        """As the driver: ignored unless armed and idle."""
-        idle = self._task is None or self._task.done()
-        if self._armed and idle and not self.hanging:
-            self._task = asyncio.get_running_loop().create_task(self._take_frame())
+        """As the driver: ignored unless armed; one that comes during an exposure is remembered."""
+        if self._armed and not self.hanging:
+            self._triggered = True
+            if self._task is None or self._task.done():
+                self._task = asyncio.get_running_loop().create_task(self._answer_triggers())
+
+    async def _answer_triggers(self) -> None:
+        while self._armed and self._triggered:
+            self._triggered = False
+            await self._take_frame()
 
     async def _take_frame(self, ends: float | None = None) -> None:
         loop = asyncio.get_running_loop()
@@ -269,10 +286,14 @@ class EigerRecords:
         await self._file_writer.append(counts)
         if self.frames_to_drop > 0:
             self.frames_to_drop -= 1
+            self._stream.lose()
             await self._dropped.post(self._dropped.value + 1)
             return
         delay_s, self.delay_s = self.delay_s, 0.0
         await asyncio.sleep(delay_s)
+        await self._stream.send(counts)
+        if self._source.value == NO_SOURCE:
+            return
         window = tuple(
             slice(first.value, first.value + size.value) if enabled.value == "Enable" else slice(None)
             for enabled, first, size in self._roi

@@ -59,11 +59,15 @@ class FileWriterRecords:
         self._per_file = add("FWNImagesPerFile", lambda: count(1000))
         self._compress = add("FWCompression", lambda: choice(DISABLE_ENABLE, 1))
         self._directory = add("FilePath", lambda: text("/tmp/"), self._put_path)
-        add("StreamEnable", lambda: choice(DISABLE_ENABLE, 1))
         self._path_exists = database[f"{prefix}FilePathExists_RBV"] = choice("No|Yes", 1)
         self._full_name = database[f"{prefix}FullFileName_RBV"] = text()
         self._message = database[f"{prefix}StatusMessage_RBV"] = label()
         self._sequence = database[f"{prefix}SequenceId"] = count(0)
+
+    @property
+    def series(self) -> int:
+        """Number of the series that has begun."""
+        return int(self._sequence.value)
 
     async def _put_path(self, path: str) -> None:
         await self._path_exists.post("Yes" if Path(path).is_dir() else "No")

@@ -1,4 +1,4 @@
-"""The EIGER chooses the bit depth by the exposure; frames, flags and analysis follow, or the scan is refused."""
+"""The EIGER chooses the bit depth by the exposure; frames, flags and analysis follow, or it is refused."""
 
 from pathlib import Path
 
