@@ -146,6 +146,11 @@ class EpicsEiger(FileDetector):
             "distance_m": float(self._site.distance_m),
         }
 
+    @property
+    def retries(self) -> int:
+        """How often what was lost is taken again."""
+        return self._site.retries
+
     def stage(self) -> list[object]:
         """Set the detector up, open a file and arm.
 
@@ -213,7 +218,7 @@ class EpicsEiger(FileDetector):
     def _arm(self) -> None:
         self._put_and_see(self.cam.acquire, 1, "arm")
 
-    def _arm_anew(self) -> None:
+    def arm_anew(self) -> None:
         """End the series and begin another one; what was late in the old one has come then."""
         self._put_and_see(self.cam.acquire, 0, "stop")
         self._arm()
@@ -336,7 +341,7 @@ class EpicsEiger(FileDetector):
             self._trigger_once()
             if self._written <= self._taken and retries_left:
                 self.log.warning("%s: frame %d did not come; it is taken again", self.name, self._taken)
-                self._arm_anew()
+                self.arm_anew()
             if self._written > self._taken:
                 break
         self._refuse_unless(self._taken + 1)

@@ -80,7 +80,7 @@ class FileWriterEiger(EpicsEiger):
         # the driver forgets the count of the series before when the detector is armed
         SubscriptionStatus(self.cam.armed, lambda value, **_: value == 1).wait(self._site.patience_s)
 
-    def _arm_anew(self) -> None:
+    def arm_anew(self) -> None:
         self._put_and_see(self.cam.acquire, 0, "stop")
         self._announce_frames_that_did_not_come()
         self._series += 1

@@ -21,7 +21,8 @@ class FlightError(RuntimeError):
 class EpicsFlyer(LineFlyer):
     """Flyer of a controller with the records of `ptychrome.devices.ioc.flight`, and an `EpicsEiger`.
 
-    Staged, the detector takes one frame for each of the controller's triggers.
+    Staged, the detector takes one frame for each of the controller's triggers. A line of which a frame was
+    lost is flown again, as often as the detector's settings have it take a lost frame again.
 
     Parameters
     ----------
@@ -74,7 +75,34 @@ class EpicsFlyer(LineFlyer):
             self.detector.external_triggers = False
 
     def _fly(self, line: Line) -> Iterator[Taken]:
-        before = self.detector.frames_written(0, 0.0)
+        for retries_left in reversed(range(self.detector.retries + 1)):
+            before = self.detector.frames_written(0, 0.0)
+            began = self._pass_along(line)
+            count = int(self.captured.get())
+            written = self.detector.frames_written(before + count, self._patience_s) - before
+            if written == count and (count == line.frames or self._halting.is_set()):
+                yield from self._captured_frames(before, count, began)
+                return
+            told = f"{self.name}: {line.frames} frames planned, {count} triggered, {written} in the file"
+            if self._halting.is_set():
+                return
+            if not (retries_left and written < count == line.frames):
+                raise FlightError(
+                    f"{told}; a frame was lost, or the controller stopped ({self.detector.retries} retries). "
+                    "The lines so far are good; look at the detector and its DroppedArrays, then scan again"
+                )
+            self.log.warning("%s; the line is flown again", told)
+            self._fly_anew(line, before)
+
+    def _fly_anew(self, line: Line, first: int) -> None:
+        """Leave the frames from this one on aside, and return to where the run-up begins."""
+        self.detector.arm_anew()  # what was late has come then
+        self._strays += range(first, self.detector.frames_written(0, 0.0))
+        (x, y), _ = line.ends_m(self._ramp_s)
+        (self.stage_axes.x.set(x) & self.stage_axes.y.set(y)).wait()
+
+    def _pass_along(self, line: Line) -> float:
+        """Fly once; the time of the first trigger."""
         settings = {
             self.first_x: line.first_m[0],
             self.first_y: line.first_m[1],
@@ -92,15 +120,7 @@ class EpicsFlyer(LineFlyer):
         began = time.time() + self._ramp_s
         self.go.put(1, wait=False, callback=lambda **_: rested.set())
         self._wait_for(rested, line)
-        count = int(self.captured.get())
-        written = self.detector.frames_written(before + count, self._patience_s) - before
-        if written != count or (count != line.frames and not self._halting.is_set()):
-            raise FlightError(
-                f"{self.name}: {line.frames} frames planned, {count} triggered, {written} in the file; a "
-                "frame was lost, or the controller stopped. The lines so far are good; look at the detector "
-                "and its DroppedArrays, then scan again"
-            )
-        yield from self._captured_frames(before, count, began)
+        return began
 
     def _wait_for(self, rested: threading.Event, line: Line) -> None:
         """Until the stage rests again; a halt ends the flight sooner."""
