@@ -58,7 +58,7 @@ def test_a_scan_through_the_stream_gives_the_frames_and_maps_of_one_through_file
 def test_a_scan_over_channel_access_through_the_stream_gives_the_maps_of_one_through_files(
     ca, connect, ioc, simulate, tmp_path, fast_recipe, energies
 ):
-    """Frames leave the IOC by its stream alone. Nuisances are on: they depend on the order of exposures only."""
+    """Frames leave the IOC by its stream alone. Nuisances depend on the order of exposures only."""
     reports, uids = [], []
     stream = ioc.options.stream
     with open_session(tmp_path, fast_recipe, workers=0, stream=stream, report=reports.append) as session:
