@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptychrome.devices.ioc.channels import Database, choice, count, setting
 from ptychrome.devices.simplon_simulator import SimplonSimulator, SimulatedSeries
 
+Sent = TypeVar("Sent")
 DISABLE_ENABLE = "Disable|Enable"
 
 
@@ -39,7 +40,7 @@ class StreamRecords:
         """Begin a series."""
         simulator = self._simulator
         if simulator is not None and self._enabled.value == "Enable":
-            await self._try(lambda: setattr(self, "_series", simulator.arm(mask, fields, series)))
+            self._series = await self._try(lambda: simulator.arm(mask, fields, series))
 
     async def send(self, frame: NDArray[np.unsignedinteger]) -> None:
         """Send a frame, if a series has begun."""
@@ -57,9 +58,10 @@ class StreamRecords:
         if series is not None:
             await self._try(series.close)
 
-    async def _try(self, send: Callable[[], object]) -> None:
-        """Off the loop, which answers clients while the detector waits for a receiver."""
+    async def _try(self, send: Callable[[], Sent]) -> Sent | None:
+        """Off the loop, which answers clients meanwhile; None if nobody receives."""
         try:
-            await asyncio.get_running_loop().run_in_executor(None, send)
+            return await asyncio.get_running_loop().run_in_executor(None, send)
         except OSError:
             await self._dropped.post(self._dropped.value + 1)
+            return None
