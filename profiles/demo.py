@@ -54,19 +54,12 @@ EXPOSURE_S = 1.0  # physical: with the twin's flux 1e8 photons per frame
 
 @dataclass(frozen=True)
 class Size:
-    """One size of the demo."""
+    """One size of the demo; flown along `lines`, half the step takes half the exposure."""
 
     particles: tuple[str, ...]
     frame_pixels: int
     trajectory: Mapping[str, Any]
-    lines: Mapping[
-        str, Any
-    ]  # the same field for a fly scan: half the step along the lines, half the exposure
-
-    @property
-    def frames_per_energy(self) -> int:
-        """Of the trajectory with more of them."""
-        return max(len(positions(dict(each))) for each in (self.trajectory, self.lines))
+    lines: Mapping[str, Any]
 
 
 PAPER = ("P1", "P2", "P3", "D1", "D2", "D3", "LiVO2", "LiVO3")
@@ -139,8 +132,12 @@ def demo(
         raise UserError(f"cannot write {json_file}: {json_file.parent} is not a folder")
     with ExitStack() as stack:
         display = stack.enter_context(ProgressDisplay())
-        stream = stack.enter_context(simulated_stream()) if frames == "stream" and ioc_port is None else None
-        address = stream.address if stream else free_stream() if frames == "stream" else None
+        stream = address = None
+        if frames == "stream" and ioc_port is None:
+            stream = stack.enter_context(simulated_stream())
+            address = stream.address
+        elif frames == "stream":
+            address = free_stream()
         console = display.console
         problems: list[str] = []
         latest: dict[str, Status] = {}
@@ -159,7 +156,7 @@ def demo(
             options,
             port=port,
             own_file_per_run=False,
-            raw_batch=plan.frames_per_energy,
+            raw_batch=len(positions(dict(plan.lines if fly else plan.trajectory))),
             stream=address,
             report=report,
             on_status=on_status,
