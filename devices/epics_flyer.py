@@ -22,7 +22,8 @@ class FlightError(RuntimeError):
 class EpicsFlyer(LineFlyer):
     """Flyer of a controller with the records of `ptychrome.devices.ioc.flight`, and an `EpicsEiger`.
 
-    Staged, the detector takes one frame for each of the controller's triggers.
+    Staged, the detector takes one frame for each of the controller's triggers. A line of which a frame was
+    lost is flown again, as often as the detector's settings have it take a lost frame again.
 
     Parameters
     ----------
@@ -93,7 +94,36 @@ class EpicsFlyer(LineFlyer):
             signal.put(value, wait=False, callback=lambda told=self._told[signal], **_: told.set())
 
     def _fly(self, line: Line) -> Iterator[Taken]:
-        before = self.detector.frames_written(0, 0.0)
+        for retries_left in reversed(range(self.detector.retries + 1)):
+            before = self.detector.frames_written(0, 0.0)
+            began = self._pass_along(line)
+            count = int(self.captured.get(use_monitor=False))
+            written = self.detector.frames_written(before + count, self._patience_s) - before
+            if written == count and (count == line.frames or self._halting.is_set()):
+                yield from self._captured_frames(before, count, began)
+                return
+            told = f"{self.name}: {line.frames} frames planned, {count} triggered, {written} in the file"
+            if self._halting.is_set():
+                return
+            if not (retries_left and written < count == line.frames):
+                raise FlightError(
+                    f"{told}; a frame was lost, or the controller stopped ({self.detector.retries} retries). "
+                    "The lines so far are good; look at the detector and its DroppedArrays, then scan again"
+                )
+            self.log.warning("%s; the line is flown again", told)
+            self._fly_anew(line, before)
+
+    def _fly_anew(self, line: Line, first: int) -> None:
+        """Leave the frames from this one on aside, and return to where the run-up begins."""
+        self._rest(line)
+        self.detector.arm_anew()  # what was late has come then
+        self._strays += range(first, self.detector.frames_written(0, 0.0))
+        (x, y), _ = line.ends_m(self._ramp_s)
+        (self.stage_axes.x.set(x) & self.stage_axes.y.set(y)).wait()
+        self._instruct(line)
+
+    def _pass_along(self, line: Line) -> float:
+        """Fly once; the time of the first trigger."""
         for signal, told in self._told.items():
             if not told.wait(self._patience_s):
                 raise FlightError(
@@ -118,15 +148,7 @@ class EpicsFlyer(LineFlyer):
             self._wait_for(over, line)
         finally:
             self.captured.clear_sub(count_frames)
-        count = int(self.captured.get(use_monitor=False))
-        written = self.detector.frames_written(before + count, self._patience_s) - before
-        if written != count or (count != line.frames and not self._halting.is_set()):
-            raise FlightError(
-                f"{self.name}: {line.frames} frames planned, {count} triggered, {written} in the file; a "
-                "frame was lost, or the controller stopped. The lines so far are good; look at the detector "
-                "and its DroppedArrays, then scan again"
-            )
-        yield from self._captured_frames(before, count, began)
+        return began
 
     def _rest(self, line: Line) -> None:
         self._wait_for(self._rested, line)

@@ -53,7 +53,7 @@ def fly_spectro_ptycho(
 
     The stage moves along each line of the raster at constant speed while the detector takes one frame after
     the other; events carry the position in the middle of the exposure. Between two lines it turns around. A
-    line that is interrupted is flown again.
+    line that is interrupted, or loses a frame, is flown again.
 
     During an exposure the stage moves by nearly the step between two frames, which blurs the frame. How far
     is in the start document (``travel_m``), and recipes with the engine ``ml`` take it into account; up to a

@@ -28,6 +28,7 @@ from ptychrome.devices.ioc.axes import (
 from ptychrome.devices.ioc.channels import Database, choice, count, label, number
 from ptychrome.devices.ioc.detector import EigerRecords, Exposure
 from ptychrome.devices.ioc.flight import FlightRecords
+from ptychrome.devices.simplon_simulator import SimplonSimulator
 
 HOST = "127.0.0.1"
 HOME_DEG = bragg_angle_deg(5420.0)
@@ -67,14 +68,24 @@ class SimulatedIOC:
     sample : str
     prefix : str
     clock : Clock
+    stream : SimplonSimulator, optional
+        The detector's stream.
     """
 
-    def __init__(self, make_twin: Callable[[str], Any], sample: str, prefix: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        make_twin: Callable[[str], Any],
+        sample: str,
+        prefix: str,
+        clock: Clock,
+        stream: SimplonSimulator | None = None,
+    ) -> None:
         self.database: Database = {}
         self.offline = ""
         self.on_offline: Callable[[], Any] | None = None
         self._prefix = prefix
         self._clock = clock
+        self._stream = stream
         self._make_twin = make_twin
         self._twin = make_twin(sample)
         self._thread = ThreadPoolExecutor(1)  # the physics; the loop answers clients meanwhile
@@ -93,7 +104,7 @@ class SimulatedIOC:
         self._front_end = self._add("FrontEnd:Open", count(1))
         self._shutter = self._add("Shutter", count(0))
         self._eiger = EigerRecords(
-            self.database, f"{prefix}Eiger:", self._twin.detector, self._expose, self.wall_s
+            self.database, f"{prefix}Eiger:", self._twin.detector, self._expose, self.wall_s, stream
         )
         self._flight = FlightRecords(
             self.database,
@@ -110,8 +121,10 @@ class SimulatedIOC:
         return self._clock.wall_s(seconds)
 
     def close(self) -> None:
-        """Close the detector's file."""
+        """Close the detector's file and stream."""
         self._eiger.close()
+        if self._stream is not None:
+            self._stream.close()
         self._thread.shutdown(wait=False)
 
     def _add(self, name: str, channel: Any, on_put: Any = None) -> Any:
