@@ -67,8 +67,13 @@ class FrameAssets:
             "parameters": {**self._parameters, **parameters, **series},
         }
 
-    def turn_to(self, place: Path, **parameters: Any) -> None:
-        """The frames to come lie in this file; `parameters` differ from those of the file before."""
+    @property
+    def uid(self) -> str:
+        """Of the stream_resource of the frames to come."""
+        return str(self._resource["uid"])
+
+    def turn_to(self, place: Path | int, **parameters: Any) -> None:
+        """The frames to come lie in this file or series; `parameters` differ from those of the one before."""
         if place != self._place:
             self._place, self._resource = place, self._resource_of(place, **parameters)
 

@@ -24,3 +24,21 @@ class DetectorModel(Protocol):
     def mask(self) -> NDArray[np.uint32]: ...
     @property
     def bit_depth(self) -> int: ...
+
+
+def as_stored(counts: NDArray[np.uint32], bit_depth: int) -> NDArray[np.unsignedinteger]:
+    """A frame in the detector's number format, whose largest number flags what was not measured.
+
+    Parameters
+    ----------
+    counts : (ny, nx) uint32
+        Masked and saturated pixels read the largest number of `bit_depth` or of 32 bits.
+    bit_depth : int
+        8, 16 or 32.
+
+    Returns
+    -------
+    (ny, nx) uint8, uint16 or uint32
+    """
+    flag = 2**bit_depth - 1
+    return np.minimum(counts, flag).astype(f"<u{bit_depth // 8}")

@@ -16,7 +16,7 @@ from ophyd import Signal
 
 from ptychrome.devices.assets import FrameAssets
 from ptychrome.devices.clock import Clock
-from ptychrome.devices.detector_model import DetectorModel
+from ptychrome.devices.detector_model import DetectorModel, as_stored
 from ptychrome.devices.file_detector import FileDetector
 from ptychrome.devices.frame_file import DATA_DATASET, MASK_DATASET, FrameFile
 from ptychrome.devices.signals import Quantity
@@ -110,7 +110,7 @@ class SimulatedEiger(FileDetector):
             return self._file.number
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
         path = self._directory / f"{self.name}_{stamp}.h5"
-        self._file = FrameFile(path, self._model.mask, self._file_fields())
+        self._file = FrameFile(path, self._model.mask, self._file_fields(), self._model.bit_depth)
         return path
 
     def _take(self) -> int:
@@ -138,12 +138,15 @@ class SimulatedEiger(FileDetector):
         """
         if self._file is None:
             raise self._cut_short()
+        # all that takes computing is done during the exposure
         frame = self._expose(float(self.exposure_time.get()))
+        total = self._sum(frame)
+        brightest = float(frame.max(where=self._model.mask == 0, initial=0))
         if self._closing.wait(max(until - time.monotonic(), 0.0)):
             raise self._cut_short()
-        index = self._file.append(frame)
-        self.total.put(self._sum(frame))
-        self.brightest.put(float(frame.max(where=self._model.mask == 0, initial=0)))
+        index = self._file.append(as_stored(frame, self._model.bit_depth))
+        self.total.put(total)
+        self.brightest.put(brightest)
         return index
 
     def _sum(self, frame: NDArray[np.uint32]) -> float:
@@ -163,6 +166,9 @@ class SimulatedEiger(FileDetector):
 
     def _source(self) -> str:
         return f"SIM:{self.name}"
+
+    def _dtype(self) -> str:
+        return f"<u{self._model.bit_depth // 8}"
 
     def _check_directory(self) -> None:
         if not self._directory.is_dir():

@@ -63,8 +63,18 @@ class Motor(Arriving, EpicsMotor):
         return super().complaint(target, error)
 
 
+class HeardOf(EpicsSignalRO):
+    """A record whose last update will do, even where ophyd would ask anew, which takes a round trip."""
+
+    def get(self, *, use_monitor: bool | None = None, **kwargs: Any) -> Any:
+        """The value of the last update."""
+        return super().get(use_monitor=True, **kwargs)
+
+
 class StageMotor(Motor):
     """A motor record that is read and moved in m.
+
+    Where it stands says whether it has arrived; the limit switches only say why not.
 
     Parameters
     ----------
@@ -76,6 +86,8 @@ class StageMotor(Motor):
 
     user_setpoint = Cpt(Metres, ".VAL", limits=True, auto_monitor=True, kind="omitted")
     user_readback = Cpt(MetresRO, ".RBV", auto_monitor=True, kind="hinted")
+    low_limit_switch = Cpt(HeardOf, ".LLS", auto_monitor=True, kind="omitted")
+    high_limit_switch = Cpt(HeardOf, ".HLS", auto_monitor=True, kind="omitted")
     egu = "m"
 
     def __init__(self, *args: Any, parent: Any = None, units: str | None = None, **kwargs: Any) -> None:
@@ -102,7 +114,7 @@ class PiezoAxis(Arriving, PVPositionerPC):
     """
 
     setpoint = Cpt(Metres, "", limits=True, kind="omitted")
-    readback = FCpt(MetresRO, "{prefix}{readback_suffix}", kind="hinted")
+    readback = FCpt(MetresRO, "{prefix}{readback_suffix}", auto_monitor=True, kind="hinted")
 
     def __init__(
         self,
@@ -140,7 +152,7 @@ class PiezoAxis(Arriving, PVPositionerPC):
     def complaint(self, target: float, error: Exception | None = None) -> str | None:
         """As `Arriving.complaint`; asks for the readback only where the last one heard of is elsewhere."""
         if not abs(self.position - target) <= self.tolerance:
-            self._set_position(self.readback.get())
+            self._set_position(self.readback.get(use_monitor=False))
         return super().complaint(target, error)
 
 
@@ -266,7 +278,9 @@ class EpicsIonChamber(EpicsMonitor):
 
 
 class EpicsRingCurrent(EpicsMonitor):
-    """Current of the storage ring, mA."""
+    """Current of the storage ring, mA; changes slowly, so that the last update will do."""
+
+    value = Cpt(EpicsSignalRO, "", auto_monitor=True, kind="hinted")
 
 
 class EpicsFrontEnd(EpicsMonitor):

@@ -58,6 +58,9 @@ class DetectorSite:
         How long beyond the exposure a frame may take to be in the file.
     retries : int
         How often a frame that did not come is taken again, at the same position.
+    bit_depth : int or None
+        That the frames are expected to have, 8, 16 or 32; None: whatever the detector chooses. It chooses by
+        exposure time and frame rate.
     """
 
     shape: tuple[int, int]
@@ -69,6 +72,7 @@ class DetectorSite:
     mask_dataset: str = ""
     patience_s: float = 5.0
     retries: int = 1
+    bit_depth: int | None = None
 
 
 class FrameWriter(HDF5Plugin_V34):
@@ -115,7 +119,8 @@ class EpicsEiger(FileDetector):
     threshold_energy = Cpt(EpicsSignalWithRBV, "cam1:ThresholdEnergy", kind="config")
     bit_depth = Cpt(EpicsSignalRO, "cam1:BitDepthImage_RBV", kind="config")
     image_mask_dataset = Cpt(Signal, value="", kind="config")
-    total = Cpt(EpicsSignalRO, "Stats1:Total_RBV", kind="hinted")
+    # updates come in order: that of a frame's sum precedes that of the number of frames in the file
+    total = Cpt(EpicsSignalRO, "Stats1:Total_RBV", auto_monitor=True, kind="hinted")
     brightest = Cpt(EpicsSignalRO, "Stats1:MaxValue_RBV", kind="omitted")
     totals = Cpt(EpicsSignalRO, "Stats1:TSTotal", kind="omitted", lazy=True)  # nobody needs it but flyers
     totals_acquire = Cpt(EpicsSignal, "Stats1:TS:TSAcquire", kind="omitted", lazy=True)
@@ -142,14 +147,19 @@ class EpicsEiger(FileDetector):
             "distance_m": float(self._site.distance_m),
         }
 
+    @property
+    def retries(self) -> int:
+        """How often what was lost is taken again."""
+        return self._site.retries
+
     def stage(self) -> list[object]:
         """Set the detector up, open a file and arm.
 
         Raises
         ------
         DetectorError
-            If the file cannot be opened, the frame has another shape than the settings say, or the detector
-            does not arm. Everything is put back then.
+            If the file cannot be opened, the frame has another shape or bit depth than the settings say, or
+            the detector does not arm. Everything is put back then.
         """
         self._put_and_see(self.cam.acquire, 0, "stop")
         name = f"{self.name}_{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
@@ -161,9 +171,7 @@ class EpicsEiger(FileDetector):
             self._check()
             self._open_file()
             self._arm()
-            # run=False: what was heard last is the number of frames of the file before
-            self._counter.subscribe(self._on_written, run=False)
-            self._written, self._taken, self._lost = int(self._counter.get()), 0, None
+            self._watch()
         except Exception:
             self.unstage()
             raise
@@ -174,7 +182,7 @@ class EpicsEiger(FileDetector):
         """Cut a running exposure short, disarm, close the file and put back all settings."""
         self._end()
         try:
-            self._counter.clear_sub(self._on_written)
+            self._unwatch()
             self._put_and_see(self.cam.acquire, 0, "stop")
         finally:
             try:
@@ -193,6 +201,15 @@ class EpicsEiger(FileDetector):
         """Signal that counts the frames that have come, sums included."""
         return self.hdf1.num_captured
 
+    def _watch(self) -> None:
+        """Count the frames that come from now on."""
+        # run=False: what was heard last is the number of frames of the file before
+        self._counter.subscribe(self._on_written, run=False)
+        self._written, self._taken, self._lost = int(self._counter.get()), 0, None
+
+    def _unwatch(self) -> None:
+        self._counter.clear_sub(self._on_written)
+
     def _open_file(self) -> None:
         self._put_and_see(self.hdf1.capture, 1, "open its file")
 
@@ -202,7 +219,7 @@ class EpicsEiger(FileDetector):
     def _arm(self) -> None:
         self._put_and_see(self.cam.acquire, 1, "arm")
 
-    def _arm_anew(self) -> None:
+    def arm_anew(self) -> None:
         """End the series and begin another one; what was late in the old one has come then."""
         self._put_and_see(self.cam.acquire, 0, "stop")
         self._arm()
@@ -213,7 +230,9 @@ class EpicsEiger(FileDetector):
 
     def _settings(self, file_name: str) -> Mapping[str, Any]:
         """What to set, in this order; unstaging goes the other way."""
-        site, rows, columns = self._site, *self._site.shape
+        return {**self._camera_settings(), **self._plugin_settings(file_name)}
+
+    def _camera_settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {}
         if self._energy is not None:
             energy_eV = float(self._energy.position)
@@ -227,6 +246,12 @@ class EpicsEiger(FileDetector):
             "cam.acquire_period": self._exposure_s,
             "cam.data_source": STREAM_SOURCE,
             "cam.array_callbacks": 1,
+        }
+        return settings
+
+    def _plugin_settings(self, file_name: str) -> dict[str, Any]:
+        site, rows, columns = self._site, *self._site.shape
+        settings: dict[str, Any] = {
             "roi1.nd_array_port": self.cam.port_name.get(),
             "stats1.nd_array_port": self.roi1.port_name.get(),
             "stats1.compute_statistics": "Yes",
@@ -258,11 +283,7 @@ class EpicsEiger(FileDetector):
     def _check(self) -> None:
         """Refuse what would only show with the first frame or, worse, in the analysis."""
         site = self._site
-        if not self._writer.file_path_exists.get():
-            raise DetectorError(
-                f"{self.name} cannot write to {site.write_directory}: no such directory on the file plugin's "
-                "computer; create it or set another one"
-            )
+        self._check_directory()
         size = self.cam.max_size
         camera = int(size.max_size_y.get()), int(size.max_size_x.get())
         row, column = site.roi_origin or (0, 0)
@@ -272,6 +293,27 @@ class EpicsEiger(FileDetector):
                 f"{self.name} has frames of {camera[0]} × {camera[1]} pixels; the settings expect "
                 f"{site.shape} at {site.roi_origin or 'its origin'}: correct shape or roi_origin"
             )
+        bits = int(self.bit_depth.get())
+        if site.bit_depth not in (None, bits):
+            raise DetectorError(
+                f"{self.name} has frames of {bits} bits at an exposure of {self._exposure_s:g} s; the "
+                f"settings expect {site.bit_depth}: choose another exposure (long ones have 32 bits), or "
+                "correct bit_depth"
+            )
+
+    def _check_directory(self) -> None:
+        if not self._writer.file_path_exists.get():
+            raise DetectorError(
+                f"{self.name} cannot write to {self._site.write_directory}: no such directory on the file "
+                "plugin's computer; create it or set another one"
+            )
+
+    def _window(self) -> dict[str, str]:
+        """For stream_resource: what counts of frames that are stored whole."""
+        if self._site.roi_origin is None:
+            return {}
+        spans = zip(self._site.roi_origin, self._site.shape, strict=True)
+        return {"slice": ",".join([":", *(f"{first}:{first + size}" for first, size in spans)])}
 
     def _put_and_see(self, signal: EpicsSignalWithRBV, value: int, what: str) -> None:
         """Write, and wait until it is so."""
@@ -300,7 +342,7 @@ class EpicsEiger(FileDetector):
             self._trigger_once()
             if self._written <= self._taken and retries_left:
                 self.log.warning("%s: frame %d did not come; it is taken again", self.name, self._taken)
-                self._arm_anew()
+                self.arm_anew()
             if self._written > self._taken:
                 break
         self._refuse_unless(self._taken + 1)

@@ -80,7 +80,7 @@ class FileWriterEiger(EpicsEiger):
         # the driver forgets the count of the series before when the detector is armed
         SubscriptionStatus(self.cam.armed, lambda value, **_: value == 1).wait(self._site.patience_s)
 
-    def _arm_anew(self) -> None:
+    def arm_anew(self) -> None:
         self._put_and_see(self.cam.acquire, 0, "stop")
         self._announce_frames_that_did_not_come()
         self._series += 1
@@ -120,10 +120,6 @@ class FileWriterEiger(EpicsEiger):
         return file_uri(Path(self._site.read_directory) / f"{self._pattern}_master.h5")
 
     def _assets_of(self, name: str) -> FrameAssets:
-        window: dict[str, str] = {}
-        if self._site.roi_origin is not None:
-            spans = zip(self._site.roi_origin, self._site.shape, strict=True)
-            window = {"slice": ",".join([":", *(f"{first}:{first + size}" for first, size in spans)])}
         return FrameAssets(
             self.image_key,
             self._data_file(0),
@@ -131,7 +127,7 @@ class FileWriterEiger(EpicsEiger):
             self._site.shape,
             swmr=False,
             master=self._master,
-            **window,
+            **self._window(),
         )
 
     def _source(self) -> str:

@@ -11,7 +11,8 @@ from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO
 
 from ptychrome.devices.epics_eiger import EpicsEiger
-from ptychrome.devices.flyer import Line, LineFlyer, Taken
+from ptychrome.devices.flyer import LineFlyer
+from ptychrome.devices.line import Line, Taken
 
 
 class FlightError(RuntimeError):
@@ -21,7 +22,8 @@ class FlightError(RuntimeError):
 class EpicsFlyer(LineFlyer):
     """Flyer of a controller with the records of `ptychrome.devices.ioc.flight`, and an `EpicsEiger`.
 
-    Staged, the detector takes one frame for each of the controller's triggers.
+    Staged, the detector takes one frame for each of the controller's triggers. A line of which a frame was
+    lost is flown again, as often as the detector's settings have it take a lost frame again.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ class EpicsFlyer(LineFlyer):
     ramp = Cpt(EpicsSignal, "Ramp", kind="omitted")
     go = Cpt(EpicsSignal, "Go", kind="omitted")
     abort = Cpt(EpicsSignal, "Abort", kind="omitted")
-    captured = Cpt(EpicsSignalRO, "Captured", kind="omitted")
+    captured = Cpt(EpicsSignalRO, "Captured", auto_monitor=True, kind="omitted")
     x_captured = Cpt(EpicsSignalRO, "X", kind="omitted")
     y_captured = Cpt(EpicsSignalRO, "Y", kind="omitted")
     i0_captured = Cpt(EpicsSignalRO, "I0", kind="omitted")
@@ -53,6 +55,8 @@ class EpicsFlyer(LineFlyer):
     def __init__(self, prefix: str = "", *, patience_s: float = 5.0, **kwargs: Any) -> None:
         super().__init__(prefix, **kwargs)
         self._patience_s = patience_s
+        self._told: dict[EpicsSignal, threading.Event] = {}
+        self._rested = threading.Event()
 
     def stage(self) -> list[object]:
         """Stage the detector too, for triggers from outside.
@@ -73,8 +77,7 @@ class EpicsFlyer(LineFlyer):
         finally:
             self.detector.external_triggers = False
 
-    def _fly(self, line: Line) -> Iterator[Taken]:
-        before = self.detector.frames_written(0, 0.0)
+    def _instruct(self, line: Line) -> None:
         settings = {
             self.first_x: line.first_m[0],
             self.first_y: line.first_m[1],
@@ -86,28 +89,76 @@ class EpicsFlyer(LineFlyer):
             self.ramp: self._ramp_s,
             self.detector.totals_acquire: 1,
         }
+        self._told = {signal: threading.Event() for signal in settings}
         for signal, value in settings.items():
-            signal.put(value, wait=True, timeout=self._patience_s)
-        rested = threading.Event()
-        began = time.time() + self._ramp_s
-        self.go.put(1, wait=False, callback=lambda **_: rested.set())
-        self._wait_for(rested, line)
-        count = int(self.captured.get())
-        written = self.detector.frames_written(before + count, self._patience_s) - before
-        if written != count or (count != line.frames and not self._halting.is_set()):
-            raise FlightError(
-                f"{self.name}: {line.frames} frames planned, {count} triggered, {written} in the file; a "
-                "frame was lost, or the controller stopped. The lines so far are good; look at the detector "
-                "and its DroppedArrays, then scan again"
-            )
-        yield from self._captured_frames(before, count, began)
+            signal.put(value, wait=False, callback=lambda told=self._told[signal], **_: told.set())
 
-    def _wait_for(self, rested: threading.Event, line: Line) -> None:
-        """Until the stage rests again; a halt ends the flight sooner."""
+    def _fly(self, line: Line) -> Iterator[Taken]:
+        for retries_left in reversed(range(self.detector.retries + 1)):
+            before = self.detector.frames_written(0, 0.0)
+            began = self._pass_along(line)
+            count = int(self.captured.get(use_monitor=False))
+            written = self.detector.frames_written(before + count, self._patience_s) - before
+            if written == count and (count == line.frames or self._halting.is_set()):
+                yield from self._captured_frames(before, count, began)
+                return
+            told = f"{self.name}: {line.frames} frames planned, {count} triggered, {written} in the file"
+            if self._halting.is_set():
+                return
+            if not (retries_left and written < count == line.frames):
+                raise FlightError(
+                    f"{told}; a frame was lost, or the controller stopped ({self.detector.retries} retries). "
+                    "The lines so far are good; look at the detector and its DroppedArrays, then scan again"
+                )
+            self.log.warning("%s; the line is flown again", told)
+            self._fly_anew(line, before)
+
+    def _fly_anew(self, line: Line, first: int) -> None:
+        """Leave the frames from this one on aside, and return to where the run-up begins."""
+        self._rest(line)
+        self.detector.arm_anew()  # what was late has come then
+        self._strays += range(first, self.detector.frames_written(0, 0.0))
+        (x, y), _ = line.ends_m(self._ramp_s)
+        (self.stage_axes.x.set(x) & self.stage_axes.y.set(y)).wait()
+        self._instruct(line)
+
+    def _pass_along(self, line: Line) -> float:
+        """Fly once; the time of the first trigger."""
+        for signal, told in self._told.items():
+            if not told.wait(self._patience_s):
+                raise FlightError(
+                    f"{self.name}: {signal.pvname} did not take its value within {self._patience_s:g} s; "
+                    "look at the motion controller"
+                )
+        self._rested.clear()
+        over = threading.Event()
+
+        def count_frames(value: int, **_: Any) -> None:
+            if value == line.frames:
+                over.set()
+
+        def end(**_: Any) -> None:
+            self._rested.set()
+            over.set()
+
+        self.captured.subscribe(count_frames, run=False)
+        try:
+            began = time.time() + self._ramp_s
+            self.go.put(1, wait=False, callback=end)
+            self._wait_for(over, line)
+        finally:
+            self.captured.clear_sub(count_frames)
+        return began
+
+    def _rest(self, line: Line) -> None:
+        self._wait_for(self._rested, line)
+
+    def _wait_for(self, event: threading.Event, line: Line) -> None:
+        """Until an event of the flight; a halt ends the flight sooner."""
         planned_s = 2 * self._ramp_s + line.frames * line.period_s
         end = time.monotonic() + planned_s + self._patience_s
         asked = False
-        while not rested.wait(0.02):
+        while not event.wait(0.02):
             if self._halting.is_set() and not asked:
                 asked = True
                 self.abort.put(1, wait=False)

@@ -145,4 +145,5 @@ class FileDetector(Device):
         raise NotImplementedError
 
     def _dtype(self) -> str:
-        return "<u4"
+        """Of the frames, as numpy names it."""
+        raise NotImplementedError

@@ -9,7 +9,6 @@ import math
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Any
 
 from ophyd import Device, DeviceStatus
@@ -17,74 +16,23 @@ from ophyd.status import StatusBase
 
 from ptychrome.devices.assets import Document
 from ptychrome.devices.file_detector import FileDetector
+from ptychrome.devices.line import Line, Taken
 
 UNSURE = 2  # last frames of a flight cut short: the shutter closes a moment before the flyer is told
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line to be flown, and the times of its exposures.
-
-    Attributes
-    ----------
-    first_m, last_m : (float, float)
-        (x, y) of the stage in the middle of the first and of the last exposure.
-    frames : int
-        At equal distances.
-    exposure_s : float
-    readout_s : float
-        From the end of one exposure to the beginning of the next.
-    """
-
-    first_m: tuple[float, float]
-    last_m: tuple[float, float]
-    frames: int
-    exposure_s: float
-    readout_s: float
-
-    @property
-    def period_s(self) -> float:
-        """From frame to frame."""
-        return self.exposure_s + self.readout_s
-
-    @property
-    def velocity_m_s(self) -> tuple[float, float]:
-        """(x, y) of the stage."""
-        seconds = (self.frames - 1) * self.period_s
-        x, y = ((last - first) / seconds for first, last in zip(self.first_m, self.last_m, strict=True))
-        return x, y
-
-    def at(self, seconds: float) -> tuple[float, float]:
-        """(x, y) of the stage, m, so long after the middle of the first exposure."""
-        x, y = (first + v * seconds for first, v in zip(self.first_m, self.velocity_m_s, strict=True))
-        return x, y
-
-    def ends_m(self, ramp_s: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        """(x, y) where the stage sets out and where it comes to rest, when it takes `ramp_s` to its speed."""
-        margin_s = (self.exposure_s + ramp_s) / 2  # a constant acceleration makes half the way
-        return self.at(-margin_s), self.at((self.frames - 1) * self.period_s + margin_s)
-
-
-@dataclass(frozen=True)
-class Taken:
-    """One frame: its index in the detector's file, when it ended, and what was measured, by data key."""
-
-    index: int
-    time: float
-    values: Mapping[str, float]
 
 
 class LineFlyer(Device):
     """Flies lines; one event of the frames' stream for every frame.
 
-    Bluesky's order: `prepare` with a line, `kickoff`, `complete`, then `collect` twice. Of a flight that was
-    interrupted nothing has been collected: flown again, the line takes new frames, and those of the first
-    flight, which are in the detector's file, are announced together with the first of the second under one
-    seq_num (see `ptychrome.devices.assets.FrameAssets`), in a collection of their own, since all frames that
-    are announced in one must be equally many. When the run ends instead, what the flight has brought home is
-    collected.
+    Bluesky's order: `prepare` with a line, `kickoff`, `complete`, then `collect` twice. The next line may be
+    prepared before that: the stage sets out for it while documents are made. Of a flight that was
+    interrupted nothing has been collected: when its line is prepared again, it takes new frames, and those of
+    the first flight, which are in the detector's file, are announced together with the first of the second
+    under one seq_num (see `ptychrome.devices.assets.FrameAssets`), in a collection of their own, since all
+    frames that are announced in one must be equally many. When the run ends instead, what the flight has
+    brought home is collected.
 
-    Subclasses implement `_fly`.
+    Subclasses implement `_fly` and `_rest`, and `_instruct` where there is somebody to tell.
 
     Parameters
     ----------
@@ -124,6 +72,8 @@ class LineFlyer(Device):
         self.detector, self.stage_axes, self._dcm = detector, stage, dcm
         self._max_speed_m_s, self._ramp_s = max_speed_m_s, ramp_s
         self._line: Line | None = None
+        self._flown_line: Line | None = None
+        self._ready: DeviceStatus | None = None
         self._pilot: ThreadPoolExecutor | None = None
         self._flight: Future | None = None
         self._flown: DeviceStatus | None = None
@@ -163,7 +113,7 @@ class LineFlyer(Device):
         """Stage the detector too."""
         self.detector.stage()
         self._pilot = ThreadPoolExecutor(1, thread_name_prefix=self.name)
-        self._line, self._flight, self._flown = None, None, None
+        self._line, self._flown_line, self._ready, self._flight, self._flown = None, None, None, None, None
         self._taken, self._strays, self._announced = [], [], []
         return [*super().stage(), self.detector]
 
@@ -177,17 +127,65 @@ class LineFlyer(Device):
         return [*super().unstage(), self.detector]
 
     def prepare(self, value: Mapping[str, Any]) -> StatusBase:
-        """Move to where the line's run-up begins.
+        """Move to where the line's run-up begins, as soon as the flight before allows.
+
+        An axis that stood still on the line before moves at once, the other one when it has come to rest. For
+        a line that is prepared already nothing is done.
 
         Parameters
         ----------
         value : mapping
             ``first_m``, ``last_m``, ``frames``, ``exposure_s``, see `Line`.
+
+        Raises
+        ------
+        RuntimeError
+            If the flyer is not staged.
         """
-        self._land()
-        self._line = self._as_line(value)
-        (x, y), _ = self._line.ends_m(self._ramp_s)
-        return self.stage_axes.x.set(x) & self.stage_axes.y.set(y)
+        if self._pilot is None:
+            raise RuntimeError(f"{self.name} cannot prepare a line; stage it before")
+        line = self._as_line(value)
+        if self._ready is not None and line == self._line:
+            return self._ready
+        if self._flown is not None and not self._flown.done:
+            self._land()
+        if line == self._flown_line:
+            self._strays += [taken.index for taken in self._taken]
+            self._taken = []
+        self._line = line
+        self._halting.clear()
+        speeds = (1.0, 1.0) if self._flown_line is None else self._flown_line.velocity_m_s
+        statuses = []
+        axes = (self.stage_axes.x, self.stage_axes.y)
+        for axis, target, speed in zip(axes, line.ends_m(self._ramp_s)[0], speeds, strict=True):
+            if speed:
+                statuses.append(DeviceStatus(self))
+                self._pilot.submit(self._move_once_at_rest, axis, target, statuses[-1])
+            else:
+                statuses.append(axis.set(target))
+        self._instruct(line)
+        self._ready = statuses[0] & statuses[1]
+        return self._ready
+
+    def _move_once_at_rest(self, axis: Any, target: float, arrived: DeviceStatus) -> None:
+        """In the flyer's thread, hence when the flight before has ended; not if there is a halt."""
+
+        def pass_on(move: StatusBase) -> None:
+            error = move.exception()
+            if error is None:
+                arrived.set_finished()
+            else:
+                arrived.set_exception(error)
+
+        try:
+            if self._flight is not None:
+                self._flight.result()
+            if self._halting.is_set():
+                arrived.set_finished()
+            else:
+                axis.set(target).add_callback(pass_on)
+        except Exception as error:  # a thread has nobody else to tell
+            arrived.set_exception(error)
 
     def kickoff(self) -> StatusBase:
         """Fly the prepared line.
@@ -199,9 +197,7 @@ class LineFlyer(Device):
         """
         if self._pilot is None or self._line is None:
             raise RuntimeError(f"{self.name} has no line to fly; stage it and prepare one")
-        self._strays += [taken.index for taken in self._taken]
-        self._taken = []
-        self._halting.clear()
+        self._ready, self._flown_line = None, self._line
         self._flown = DeviceStatus(self)
         self._flight = self._pilot.submit(self._pilot_line, self._line, self._flown)
         begun = DeviceStatus(self)
@@ -223,6 +219,7 @@ class LineFlyer(Device):
     def pause(self) -> None:
         """Give a flight up; the plan will repeat it, or end."""
         self._halting.set()
+        self._ready = None
         for axis in (self.stage_axes.x, self.stage_axes.y):
             axis.stop(success=True)
 
@@ -234,23 +231,26 @@ class LineFlyer(Device):
         self.pause()
 
     def _pilot_line(self, line: Line, flown: DeviceStatus) -> None:
-        """One flight (in the flyer's thread); whatever fails goes to the status, hence to the plan."""
-        whole = False
+        """One flight (in the flyer's thread); whatever fails goes to the status, hence to the plan.
+
+        What fails while the stage comes to rest goes to whoever prepares the next line.
+        """
         try:
             self._before = {key: value for device in self._devices for key, value in device.read().items()}
             for taken in self._fly(line):
                 self._taken.append(taken)
-                if len(self._taken) == line.frames and not self._halting.is_set():
-                    whole = True
-                    flown.set_finished()  # documents do not wait for the stage to come to rest
         except Exception as error:  # a thread has nobody else to tell
-            if not whole and not self._halting.is_set():
+            if not self._halting.is_set():
                 flown.set_exception(error)
                 return
-        if not whole:
+        if self._halting.is_set():
             self._strays += [taken.index for taken in self._taken[-UNSURE:]]
             del self._taken[-UNSURE:]
-            flown.set_finished()
+        flown.set_finished()  # documents do not wait for the stage to come to rest
+        self._rest(line)
+
+    def _instruct(self, line: Line) -> None:
+        """Tell whoever needs to know of a line, without waiting, while the stage moves there."""
 
     def _fly(self, line: Line) -> Iterator[Taken]:
         """Fly a line from where its run-up begins; end with the frame under way when `_halting` is set.
@@ -260,6 +260,10 @@ class LineFlyer(Device):
         Taken
             Every frame that is in the detector's file.
         """
+        raise NotImplementedError
+
+    def _rest(self, line: Line) -> None:
+        """Wait until the stage is at rest behind the line."""
         raise NotImplementedError
 
     def _land(self) -> None:

@@ -31,6 +31,8 @@ class FrameFile:
         Pixel mask, 0 = good; its shape is that of the frames.
     fields : mapping
         Scalars and short arrays stored in ``/entry/instrument/detector``.
+    bit_depth : int
+        Of the frames: 8, 16 or 32.
 
     Raises
     ------
@@ -38,7 +40,9 @@ class FrameFile:
         If the file exists or cannot be written.
     """
 
-    def __init__(self, path: Path, mask: NDArray[np.uint32], fields: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, mask: NDArray[np.uint32], fields: Mapping[str, Any], bit_depth: int = 32
+    ) -> None:
         self.path = path
         self._file = h5py.File(path, "x", libver="latest")
         for group, kind in (
@@ -57,7 +61,7 @@ class FrameFile:
             shape=(0, *mask.shape),
             maxshape=(None, *mask.shape),
             chunks=(1, *mask.shape),
-            dtype="<u4",
+            dtype=f"<u{bit_depth // 8}",
             **hdf5plugin.Bitshuffle(cname="lz4"),
         )
         self._file["entry/data"].attrs["signal"] = "data"
@@ -65,12 +69,12 @@ class FrameFile:
         self._count = 0
         self._failure = ""
 
-    def append(self, frame: NDArray[np.uint32]) -> int:
+    def append(self, frame: NDArray[np.unsignedinteger]) -> int:
         """Write a frame and make it visible to readers.
 
         Parameters
         ----------
-        frame : (ny, nx) uint32, counts
+        frame : (ny, nx) uint8, uint16 or uint32, counts
 
         Returns
         -------
@@ -80,14 +84,15 @@ class FrameFile:
         Raises
         ------
         ValueError
-            If the frame has another shape.
+            If the frame has another shape or bit depth.
         OSError
             If it cannot be written, or an earlier frame could not: HDF5 calls a chunk that it failed to
             write written when it is tried again, with half of its bytes.
         """
-        if frame.shape != self._frames.shape[1:]:
+        if frame.shape != self._frames.shape[1:] or frame.dtype != self._frames.dtype:
             raise ValueError(
-                f"frame has shape {frame.shape}; {self.path.name} takes {self._frames.shape[1:]}"
+                f"frame has shape {frame.shape} and dtype {frame.dtype}; {self.path.name} takes "
+                f"{self._frames.shape[1:]} {self._frames.dtype}"
             )
         index = self._count
         if self._failure:

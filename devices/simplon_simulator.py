@@ -73,7 +73,9 @@ class SimplonSimulator:
         """Where a receiver connects to."""
         return self._address
 
-    def arm(self, mask: NDArray[np.uint32], config: Mapping[str, Any]) -> SimulatedSeries:
+    def arm(
+        self, mask: NDArray[np.uint32], config: Mapping[str, Any], number: int | None = None
+    ) -> SimulatedSeries:
         """Begin a series.
 
         Parameters
@@ -82,6 +84,8 @@ class SimplonSimulator:
             Its shape is that of the frames.
         config : mapping
             The detector's configuration.
+        number : int, optional
+            Of the series; by default the next one.
 
         Raises
         ------
@@ -89,7 +93,7 @@ class SimplonSimulator:
             If nobody receives.
         """
         with self._lock:
-            self._series += 1
+            self._series = self._series + 1 if number is None else number
             number = self._series
         header = messages.header_v1 if self.version == 1 else messages.header_v2
         self.send(header(number, config, mask, self.header_detail))
@@ -150,6 +154,10 @@ class SimulatedSeries:
         self._simulator.send(image(self.number, number, frame, times, self._simulator.encoding))
         self._count = number + 1
         return number
+
+    def skip(self) -> None:
+        """A frame that gets lost: nobody receives its number."""
+        self._count += 1
 
     def close(self) -> None:
         """Disarm.

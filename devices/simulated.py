@@ -84,6 +84,7 @@ class SimulatedAxis(SoftPositioner):
         self._set_position(start)
 
     def _setup_move(self, position: float, status: DeviceStatus) -> None:
+        began = time.monotonic()
         distance = abs(position - self.position)
         duration = self.clock.wall_s(distance / self._velocity + self._settle_s) if distance else 0.0
         self._run_subs(sub_type=self.SUB_START, timestamp=time.time())
@@ -91,8 +92,9 @@ class SimulatedAxis(SoftPositioner):
         if not duration:
             self._arrive(position)
             return
-        self._departure = (time.monotonic(), duration, self.position, position)
-        self._timer = threading.Timer(duration, self._arrive, (position,))
+        self._departure = (began, duration, self.position, position)
+        left = max(began + duration - time.monotonic(), 0.0)
+        self._timer = threading.Timer(left, self._arrive, (position,))
         self._timer.daemon = True
         self._timer.start()
 

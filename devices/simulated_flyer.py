@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ptychrome.devices.clock import Clock
-from ptychrome.devices.flyer import Line, LineFlyer, Taken
+from ptychrome.devices.flyer import LineFlyer
+from ptychrome.devices.line import Line, Taken
 
 
 class SimulatedFlyer(LineFlyer):
@@ -42,4 +43,6 @@ class SimulatedFlyer(LineFlyer):
         finally:
             for axis, position in zip(axes, line.ends_m(self._ramp_s)[1], strict=True):
                 axis.pass_by(axis.position if self._halting.is_set() else position, 0.0)
+
+    def _rest(self, line: Line) -> None:
         self._halting.wait(self._clock.wall_s(self._ramp_s))

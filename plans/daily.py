@@ -196,14 +196,14 @@ def choose_exposure(
     for name, (value, highest) in limits.items():
         if not (0 < value <= highest and math.isfinite(value)):
             raise ValueError(f"{name} is {value!r}; expected a number above 0, at most {highest:g}")
-    full = 2.0 ** (yield from bps.rd(detector.bit_depth)) - 1
-    tried_s, brightest = start_s, full
+    tried_s, brightest, full = start_s, math.inf, 0.0
     while brightest >= full:
         if tried_s < SHORTEST_S:
             raise RuntimeError(
                 f"{detector.name} saturates even at {tried_s / SHORTER:g} s: attenuate the beam tenfold"
             )
         total, brightest = yield from _direct_beam(detector, tried_s)
+        full = yield from _largest_count(detector)
         exposed_s, tried_s = tried_s, tried_s * SHORTER
     if not total > 0:
         raise RuntimeError(f"{detector.name} counts nothing in {exposed_s:g} s: is there beam?")
@@ -214,9 +214,16 @@ def choose_exposure(
             f"{ceiling_hz:.2g} / s; no exposure helps: attenuate the beam "
             f"{rate_hz / share / ceiling_hz:.2g}-fold"
         )
-    chosen_s = min(photons * exposed_s / total, share * full / rate_hz, longest_s)
+    wanted_s = min(photons * exposed_s / total, longest_s)
+    yield from bps.mv(detector.exposure_time, wanted_s)  # an EIGER chooses its bit depth by that
+    chosen_s = min(wanted_s, share * (yield from _largest_count(detector)) / rate_hz)
     yield from bps.mv(detector.exposure_time, chosen_s)
     return chosen_s
+
+
+def _largest_count(detector: Any) -> MsgGenerator[float]:
+    """Of a pixel, at the exposure that is set."""
+    return 2.0 ** (yield from bps.rd(detector.bit_depth)) - 1
 
 
 def _direct_beam(detector: Any, exposure_s: float) -> MsgGenerator[tuple[float, float]]:

@@ -53,7 +53,7 @@ def fly_spectro_ptycho(
 
     The stage moves along each line of the raster at constant speed while the detector takes one frame after
     the other; events carry the position in the middle of the exposure. Between two lines it turns around. A
-    line that is interrupted is flown again.
+    line that is interrupted, or loses a frame, is flown again.
 
     During an exposure the stage moves by nearly the step between two frames, which blurs the frame. How far
     is in the start document (``travel_m``), and recipes with the engine ``ml`` take it into account; up to a
@@ -136,8 +136,9 @@ def fly_spectro_ptycho(
         return (yield from bps.declare_stream(pilot, name=STREAM, collect=True))
 
     def at_energy(points: Positions) -> MsgGenerator[None]:
-        for part in np.split(points, ends):
-            yield from _fly(pilot, _line(part, exposure_s))
+        planned_lines = [_line(part, exposure_s) for part in np.split(points, ends)]
+        for line, following in zip(planned_lines, [*planned_lines[1:], None], strict=True):
+            yield from _fly(pilot, line, following)
 
     return (yield from recorded(scan, [pilot], at_energy, declare))
 
@@ -168,8 +169,12 @@ def _line(part: Positions, exposure_s: float) -> dict[str, Any]:
     }
 
 
-def _fly(flyer: Any, line: Mapping[str, Any]) -> MsgGenerator[None]:
-    """One line: checkpoint, run-up, flight, its events; what an interrupted run has of a line is kept."""
+def _fly(flyer: Any, line: Mapping[str, Any], following: Mapping[str, Any] | None) -> MsgGenerator[None]:
+    """One line: checkpoint, run-up, flight, its events; what an interrupted run has of a line is kept.
+
+    The stage sets out for the following line while events are made. After the checkpoint that line is
+    prepared again, which costs nothing unless a pause has stopped the stage meanwhile.
+    """
     yield Msg("checkpoint")
     try:
         yield Msg("prepare", flyer, line, group="line")
@@ -177,6 +182,8 @@ def _fly(flyer: Any, line: Mapping[str, Any]) -> MsgGenerator[None]:
         yield Msg("kickoff", flyer, group="flight")
         yield Msg("complete", flyer, group="flight")
         yield Msg("wait", None, group="flight")
+        if following is not None:
+            yield Msg("prepare", flyer, following, group="line")
     except Exception:
         yield from _collect(flyer)
         raise

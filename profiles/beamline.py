@@ -23,8 +23,10 @@ from ptychrome.devices.epics import (
 from ptychrome.devices.epics_eiger import DetectorSite, EpicsEiger
 from ptychrome.devices.epics_filewriter import FileWriterEiger
 from ptychrome.devices.epics_flyer import EpicsFlyer
+from ptychrome.devices.epics_stream import FrameArrivals, StreamEiger
 from ptychrome.devices.file_detector import Companions
 from ptychrome.profiles.beamline_settings import BeamlineSettings, EigerSettings, StageSettings
+from ptychrome.profiles.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Beamline:
     def scanned(self) -> list[EpicsSignalBase]:
         """Signals without which a scan cannot go on."""
         axes = map(_readback, (self.dcm.bragg, self.dcm.gap, self.stage.x, self.stage.y))
-        others = (self.eiger.total, self.i0.value, self.ring_current.value, self.shutter.is_open)
+        others = (self.eiger.exposure_time, self.i0.value, self.ring_current.value, self.shutter.is_open)
         return [*axes, *others]
 
     def wait(self, timeout_s: float) -> dict[str, list[str]]:
@@ -92,7 +94,7 @@ def missing_records(device: Device) -> list[str]:
     ]
 
 
-def beamline(settings: BeamlineSettings, frames: Path) -> Beamline:
+def beamline(settings: BeamlineSettings, frames: Path, arrivals: FrameArrivals | None = None) -> Beamline:
     """Make all devices; they connect by themselves, whenever they can be reached.
 
     Parameters
@@ -100,6 +102,13 @@ def beamline(settings: BeamlineSettings, frames: Path) -> Beamline:
     settings : BeamlineSettings
     frames : Path
         Folder of the detector's files where the settings name none.
+    arrivals : FrameArrivals, optional
+        Of the receiver of the detector's stream, where the settings have frames come by it.
+
+    Raises
+    ------
+    UserError
+        If the settings want a receiver and there is none.
     """
     dcm = _dcm(settings)
     i0 = EpicsIonChamber(settings.i0, name="i0", labels={"detectors"})
@@ -107,7 +116,7 @@ def beamline(settings: BeamlineSettings, frames: Path) -> Beamline:
     shutter = EpicsShutter(settings.shutter, name="shutter")
     stage = _stage(settings.stage)
     companions = Companions(monitors=(i0, ring_current), shutter=shutter, probe=settings.probe.model_dump())
-    eiger = _eiger(settings.eiger, frames, dcm.energy, companions)
+    eiger = _eiger(settings.eiger, frames, arrivals, dcm.energy, companions)
     flyer = None
     if settings.flyer is not None:
         flyer = EpicsFlyer(name="flyer", detector=eiger, stage=stage, dcm=dcm, **settings.flyer.model_dump())
@@ -150,7 +159,13 @@ def _stage(settings: StageSettings) -> EpicsStage | EpicsMotorStage:
     return stage
 
 
-def _eiger(settings: EigerSettings, frames: Path, energy: Any, companions: Companions) -> EpicsEiger:
+def _eiger(
+    settings: EigerSettings,
+    frames: Path,
+    arrivals: FrameArrivals | None,
+    energy: Any,
+    companions: Companions,
+) -> EpicsEiger:
     common: dict[str, Any] = {
         "site": _site(settings, frames),
         "energy": energy,
@@ -160,6 +175,13 @@ def _eiger(settings: EigerSettings, frames: Path, energy: Any, companions: Compa
     }
     if settings.writer == "filewriter":
         return FileWriterEiger(settings.prefix, images_per_file=settings.images_per_file, **common)
+    if settings.writer == "stream":
+        if arrivals is None:
+            raise UserError(
+                f'writer is "stream" in [eiger] and nobody receives {settings.stream}; expected a session '
+                "that was opened with this stream"
+            )
+        return StreamEiger(settings.prefix, arrivals=arrivals, **common)
     return EpicsEiger(settings.prefix, **common)
 
 
@@ -175,4 +197,5 @@ def _site(settings: EigerSettings, frames: Path) -> DetectorSite:
         mask_dataset=settings.mask_dataset,
         patience_s=settings.patience_s,
         retries=settings.retries,
+        bit_depth=settings.bit_depth,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ptychrome.profiles.settings import SessionSettings
+from ptychrome.profiles.settings import STREAM_ADDRESS, SessionSettings
 from ptychrome.schema import PositiveFloat, ProbeModel
 
 Pixels = Annotated[int, Field(gt=0)]
@@ -103,17 +103,23 @@ class EigerSettings(_Section):
     Attributes
     ----------
     writer : str
-        ``hdf1`` (areaDetector's HDF5 plugin) or ``filewriter`` (the detector itself).
+        ``hdf1`` (areaDetector's HDF5 plugin), ``filewriter`` (the detector itself) or ``stream`` (the
+        session, which receives the detector's stream).
+    stream : str or None
+        Address of the detector's stream, for the writer ``stream``.
     images_per_file : int
         Frames of a file of ``filewriter``; they can be read when it is full.
     write_directory : str
         Where the file plugin's computer writes; "": `read_directory`.
     read_directory : Path or None
         The same folder as this computer names it; None: ``frames`` in the session's folder.
+    bit_depth : int or None
+        Expected of the frames: 8, 16 or 32; None: as the detector chooses.
     """
 
     prefix: Record
-    writer: Literal["hdf1", "filewriter"] = "hdf1"
+    writer: Literal["hdf1", "filewriter", "stream"] = "hdf1"
+    stream: Annotated[str, Field(pattern=STREAM_ADDRESS)] | None = None
     images_per_file: Annotated[int, Field(gt=0)] = 1
     shape: tuple[Pixels, Pixels]
     pixel_size_m: tuple[PositiveFloat, PositiveFloat] = (75e-6, 75e-6)
@@ -124,6 +130,15 @@ class EigerSettings(_Section):
     mask_dataset: str = ""
     patience_s: PositiveFloat = 5.0
     retries: Retries = 1
+    bit_depth: Literal[8, 16, 32] | None = None
+
+    @model_validator(mode="after")
+    def _address(self) -> EigerSettings:
+        if self.writer == "stream" and self.stream is None:
+            raise ValueError(
+                'writer is "stream" and stream is not set; expected its address, tcp://DETECTOR:9999'
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_folder(self) -> EigerSettings:
@@ -192,3 +207,8 @@ class BeamlineSettings(SessionSettings):
     def frames(self) -> Path | None:
         """Folder of the detector's files; None: in the session's."""
         return self.eiger.read_directory
+
+    @property
+    def stream(self) -> str | None:
+        """Address of the detector's stream, where frames come by it."""
+        return self.eiger.stream if self.eiger.writer == "stream" else None

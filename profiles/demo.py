@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bluesky.preprocessors import SupplementalData
-from bluesky.utils import RunEngineInterrupted
+from bluesky.utils import MsgGenerator, RunEngineInterrupted
 from rich.console import Console
 from rich.table import Table
 
@@ -28,10 +28,18 @@ from ptychrome.callbacks.sinks.tiled import TiledSink
 from ptychrome.devices.simplon_simulator import SimplonSimulator
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
-from ptychrome.plans import jittered, positions, spectro_ptycho, square, v_k_edge
+from ptychrome.plans import (
+    fly_spectro_ptycho,
+    jittered,
+    positions,
+    rows,
+    spectro_ptycho,
+    square,
+    v_k_edge,
+)
 from ptychrome.profiles.channel_access import prepare_channel_access
 from ptychrome.profiles.errors import UserError
-from ptychrome.profiles.ioc import IOCOptions, IOCProcess, ioc_settings
+from ptychrome.profiles.ioc import IOCOptions, IOCProcess, free_stream, ioc_settings
 from ptychrome.profiles.live import safe_name
 from ptychrome.profiles.pooled import pool_clusters
 from ptychrome.profiles.scoring import Score, score
@@ -46,16 +54,18 @@ EXPOSURE_S = 1.0  # physical: with the twin's flux 1e8 photons per frame
 
 @dataclass(frozen=True)
 class Size:
-    """One size of the demo."""
+    """One size of the demo; flown along `lines`, half the step takes half the exposure."""
 
     particles: tuple[str, ...]
     frame_pixels: int
     trajectory: Mapping[str, Any]
+    lines: Mapping[str, Any]
 
 
+PAPER = ("P1", "P2", "P3", "D1", "D2", "D3", "LiVO2", "LiVO3")
 SIZES = {
-    "quick": Size(("P1", "D1"), 128, square(1.65e-6, 150e-9)),
-    "paper": Size(("P1", "P2", "P3", "D1", "D2", "D3", "LiVO2", "LiVO3"), 256, jittered(2.9e-6, 150e-9)),
+    "quick": Size(("P1", "D1"), 128, square(1.65e-6, 150e-9), rows(1.65e-6, 75e-9, 150e-9)),
+    "paper": Size(PAPER, 256, jittered(2.9e-6, 150e-9), rows(2.9e-6, 75e-9, 150e-9)),
 }
 
 
@@ -71,6 +81,7 @@ def demo(
     port: int = 0,
     frames: str = "files",
     ioc_port: int | None = None,
+    fly: bool = False,
 ) -> int:
     """Scan simulated particles over the V K-edge, map them while they arrive and compare with the truth.
 
@@ -96,7 +107,9 @@ def demo(
         ``files``: the detector writes them where the analysis reads; ``stream``: it sends them over 0MQ.
     ioc_port : int, optional
         Put the beamline behind an IOC in a process of its own, where this process searches for records at
-        that port (`ptychrome.profiles.ioc.search_on_a_free_port`); its detector writes files.
+        that port (`ptychrome.profiles.ioc.search_on_a_free_port`).
+    fly : bool
+        Fly along the lines of a raster instead of stopping at its points, with the same dose.
 
     Returns
     -------
@@ -108,9 +121,9 @@ def demo(
     UserError
         If an argument is wrong or the folder or the port cannot be used.
     """
-    if frames == "stream" and ioc_port is not None:
-        raise UserError("the simulated IOC's detector writes files: --frames stream needs --control twin")
     plan = SIZES[size]
+    if fly and frames == "stream" and ioc_port is not None:
+        raise UserError("over EPICS a flight's frames are counted in files: --fly needs --frames files")
     names = tuple(particles or plan.particles)
     twins = _twins(names, seed, plan.frame_pixels)
     n_states = len({state.name for twin in twins.values() for state in twin.particle.states})
@@ -119,7 +132,12 @@ def demo(
         raise UserError(f"cannot write {json_file}: {json_file.parent} is not a folder")
     with ExitStack() as stack:
         display = stack.enter_context(ProgressDisplay())
-        stream = stack.enter_context(simulated_stream()) if frames == "stream" else None
+        stream = address = None
+        if frames == "stream" and ioc_port is None:
+            stream = stack.enter_context(simulated_stream())
+            address = stream.address
+        elif frames == "stream":
+            address = free_stream()
         console = display.console
         problems: list[str] = []
         latest: dict[str, Status] = {}
@@ -138,15 +156,15 @@ def demo(
             options,
             port=port,
             own_file_per_run=False,
-            raw_batch=len(positions(dict(plan.trajectory))),
-            stream=None if stream is None else stream.address,
+            raw_batch=len(positions(dict(plan.lines if fly else plan.trajectory))),
+            stream=address,
             report=report,
             on_status=on_status,
         )
         with session:
             display.message(f"results appear live at {session.server.web_address()}")
-            with _control(session, plan, twins, stream, ioc_port) as mount:
-                _measure(session, plan, names, mount)
+            with _control(session, plan, twins, stream, ioc_port, address) as mount:
+                _measure(session, plan, names, mount, fly)
             session.finish()
             display.stop()
             scores = _compare(session, twins, options, report)
@@ -168,6 +186,7 @@ def _control(
     twins: Mapping[str, TwinBeamline],
     stream: SimplonSimulator | None,
     ioc_port: int | None,
+    address: str | None,
 ) -> Iterator[Callable[[str], Any]]:
     """A function that puts a sample on the stage and returns the devices."""
     if ioc_port is None:
@@ -176,11 +195,13 @@ def _control(
     from ptychrome.profiles.beamline import beamline
 
     first = next(iter(twins))
-    options = IOCOptions(first, twins[first].seed, plan.frame_pixels, clock=0.0, port=ioc_port)
-    settings = ioc_settings(options)
+    options = IOCOptions(
+        first, twins[first].seed, plan.frame_pixels, clock=0.0, port=ioc_port, stream=address or ""
+    )
+    settings = ioc_settings(options, eiger={"writer": "stream", "stream": address} if address else {})
     prepare_channel_access(settings.channel_access)
     with IOCProcess(options) as ioc:
-        devices = beamline(settings, session.frames)
+        devices = beamline(settings, session.frames, session.arrivals)
         if offline := devices.wait(CONNECT_S):
             raise UserError(f"the simulated IOC does not serve {', '.join(offline)}")
 
@@ -191,25 +212,35 @@ def _control(
         yield mount
 
 
-def _measure(session: Session, plan: Size, names: Sequence[str], mount: Callable[[str], Any]) -> None:
+def _measure(
+    session: Session, plan: Size, names: Sequence[str], mount: Callable[[str], Any], fly: bool
+) -> None:
     """Scan one particle after the other; Ctrl-C ends the run in an orderly way."""
     for name in names:
         beamline = mount(name)
-        scan = spectro_ptycho(
-            [beamline.eiger],
-            beamline.dcm,
-            beamline.stage,
-            energies=v_k_edge(),
-            trajectory=dict(plan.trajectory),
-            exposure_s=EXPOSURE_S,
-            sample_name=name,
-        )
         try:
-            session.RE(SupplementalData(baseline=beamline.baseline)(scan))
+            session.RE(SupplementalData(baseline=beamline.baseline)(_scan(beamline, plan, name, fly)))
         except RunEngineInterrupted:
             logging.getLogger("bluesky").setLevel(logging.CRITICAL)  # it would print where the plan was
             session.RE.abort("interrupted by the user")
             raise KeyboardInterrupt from None
+
+
+def _scan(beamline: Any, plan: Size, name: str, fly: bool) -> MsgGenerator[str]:
+    """The scan of one particle, over all energies."""
+    common: dict[str, Any] = {"energies": v_k_edge(), "sample_name": name}
+    if fly:
+        return fly_spectro_ptycho(
+            beamline.flyer, beamline.dcm, trajectory=dict(plan.lines), exposure_s=EXPOSURE_S / 2, **common
+        )
+    return spectro_ptycho(
+        [beamline.eiger],
+        beamline.dcm,
+        beamline.stage,
+        trajectory=dict(plan.trajectory),
+        exposure_s=EXPOSURE_S,
+        **common,
+    )
 
 
 def _compare(

@@ -101,7 +101,7 @@ def connect_beamline(session: Session, settings: BeamlineSettings) -> Beamline:
     """Make the devices and say which of them are off-line; those connect by themselves later."""
     from ptychrome.profiles.beamline import beamline
 
-    devices = beamline(settings, session.frames)
+    devices = beamline(settings, session.frames, session.arrivals)
     for name, records in devices.wait(settings.channel_access.connect_s).items():
         more = f" and {len(records) - SHOWN} more" if len(records) > SHOWN else ""
         _say(f"{name} is OFF-LINE, nobody serves {', '.join(records[:SHOWN])}{more}")

@@ -47,6 +47,8 @@ class IOCOptions:
         Where clients search for records (UDP).
     nuisances : bool
         Whether the beamline drifts, jitters and counts photons one by one.
+    stream : str
+        Address of the detector's stream, ``tcp://host:port``; "": it has none.
     """
 
     sample: str = "P1"
@@ -56,6 +58,7 @@ class IOCOptions:
     prefix: str = PREFIX
     port: int = DEFAULT_PORT
     nuisances: bool = True
+    stream: str = ""
 
 
 def client_environment(port: int = DEFAULT_PORT) -> dict[str, str]:
@@ -66,11 +69,16 @@ def client_environment(port: int = DEFAULT_PORT) -> dict[str, str]:
     return {"EPICS_CA_ADDR_LIST": f"{HOST}:{port}", "EPICS_CA_AUTO_ADDR_LIST": "NO"}
 
 
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
+    """A port that nobody uses now; by default of UDP."""
+    with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def free_stream() -> str:
+    """An address for the detector's stream that nobody uses now."""
+    return f"tcp://{HOST}:{free_port(socket.SOCK_STREAM)}"
 
 
 def search_on_a_free_port() -> int:
@@ -104,7 +112,7 @@ def run_ioc(options: IOCOptions) -> int:
     Raises
     ------
     UserError
-        If caproto is not installed, there is no such sample, or the port is in use.
+        If caproto, or what a stream needs, is not installed, there is no such sample, or a port is in use.
     """
 
     def ready() -> None:
@@ -215,8 +223,13 @@ def _serve(options: IOCOptions, ready: Callable[[], None], stop: Callable[[async
             nuisances=Nuisances() if options.nuisances else Nuisances.none(),
         )
 
+    stream = None
+    if options.stream:
+        from ptychrome.profiles.streaming import simulated_stream
+
+        stream = simulated_stream(options.stream)
     try:
-        ioc = SimulatedIOC(make_twin, options.sample, options.prefix, Clock(options.clock))
+        ioc = SimulatedIOC(make_twin, options.sample, options.prefix, Clock(options.clock), stream)
     except ValueError as error:
         raise UserError(str(error)) from None
     try:

@@ -26,6 +26,7 @@ from ptychrome.schema import validate_start
 if TYPE_CHECKING:
     from tiled.client.container import Container
 
+    from ptychrome.callbacks.sources.streamed import Arrivals
     from ptychrome.devices.simulated import SimulatedBeamline
 
 FRAMES, DOCUMENTS, TILED = "frames", "documents", "tiled"
@@ -58,6 +59,11 @@ class Session:
     def frames(self) -> Path:
         """Folder of the detector's files."""
         return self.directory / FRAMES
+
+    @property
+    def arrivals(self) -> Arrivals | None:
+        """Which frames of the detector's stream have arrived; None where it is not received."""
+        return self.live.arrivals if isinstance(self.live, StreamedAnalysis) else None
 
     def client(self, timeout_s: float = 30.0) -> Container:
         """A Tiled client of raw runs and results."""

@@ -15,6 +15,7 @@ from ptychrome.analysis.recipe import Recipe
 from ptychrome.profiles.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+STREAM_ADDRESS = r"^tcp://.+:\d+$"
 
 
 class SessionSettings(BaseModel):
@@ -69,7 +70,7 @@ class TwinSessionSettings(SessionSettings):
     seed: int = 0
     clock: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     frame_pixels: Annotated[int, Field(ge=32, le=1024)] = 128
-    stream: Annotated[str, Field(pattern=r"^tcp://.+:\d+$")] | None = None
+    stream: Annotated[str, Field(pattern=STREAM_ADDRESS)] | None = None
 
 
 def read_settings(path: Path, model: type[Model]) -> Model:

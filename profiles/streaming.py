@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ptychrome.callbacks.dispatch import Report
 from ptychrome.devices.simplon_simulator import SimplonSimulator
 from ptychrome.profiles.errors import UserError
 from ptychrome.profiles.live import LiveAnalysis
+
+if TYPE_CHECKING:
+    from ptychrome.callbacks.sources.streamed import Arrivals
 
 
 class StreamedAnalysis:
@@ -44,6 +47,11 @@ class StreamedAnalysis:
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take one document from the RunEngine; never blocks, never raises."""
         self._receiver(name, doc)
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """Which frames are on disk; for a detector that wants to know."""
+        return self._receiver.arrivals
 
     @property
     def pid(self) -> int | None:

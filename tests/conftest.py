@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ptychrome.profiles.ioc import IOCOptions, IOCProcess, ioc_settings, search_on_a_free_port
+from ptychrome.profiles.ioc import IOCOptions, IOCProcess, free_stream, ioc_settings, search_on_a_free_port
 
 PREFIX = f"T{os.getpid()}:"
 PATIENCE_S = 60.0  # for what must happen; only a test that fails waits so long
@@ -32,7 +32,8 @@ def until() -> Callable[[Callable[[], bool], str], None]:
 @pytest.fixture(scope="session")
 def ioc() -> Iterator[IOCProcess]:
     """Nothing takes time unless a test says so (request ``Clock``)."""
-    with IOCProcess(IOCOptions(prefix=PREFIX, port=PORT, frame_pixels=FRAME_PIXELS, clock=0.0)) as process:
+    options = IOCOptions(prefix=PREFIX, port=PORT, frame_pixels=FRAME_PIXELS, clock=0.0, stream=free_stream())
+    with IOCProcess(options) as process:
         yield process
 
 
@@ -50,11 +51,11 @@ def connect(ioc: IOCProcess, tmp_path_factory: pytest.TempPathFactory) -> Callab
         "eiger": {"patience_s": PATIENCE_S, "read_directory": frames},
     }
 
-    def make(**changes: Any) -> Any:
+    def make(arrivals: Any = None, **changes: Any) -> Any:
         sections = {name: {**patient.get(name, {}), **changes.get(name, {})} for name in {*patient, *changes}}
         settings = ioc_settings(ioc.options, **sections)
         prepare_channel_access(settings.channel_access)
-        devices = beamline(settings, frames)
+        devices = beamline(settings, frames, arrivals)
         assert devices.wait(PATIENCE_S) == {}
         return devices
 

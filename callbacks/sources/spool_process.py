@@ -35,6 +35,11 @@ class StreamReceiver:
         Told in one line about everything that is not as it should be.
     patience_s : float
         See `ptychrome.callbacks.sources.streamed.Arrivals`.
+
+    Attributes
+    ----------
+    arrivals : Arrivals
+        Which frames are on disk.
     """
 
     def __init__(
@@ -48,9 +53,9 @@ class StreamReceiver:
     ) -> None:
         self._report = report
         self._closing = False
-        self._arrivals = Arrivals(patience_s)
+        self.arrivals = Arrivals(patience_s)
         self._documents = ConsumerThread(
-            lambda call: StreamedReferences(self._arrivals, pass_on, report), report
+            lambda call: StreamedReferences(self.arrivals, pass_on, report), report
         )
         context = multiprocessing.get_context("spawn")
         self._connection, other_end = context.Pipe()
@@ -95,7 +100,7 @@ class StreamReceiver:
             if isinstance(told, str):
                 self._report(told)
             else:
-                self._arrivals(told)
+                self.arrivals(told)
         if not self._closing:
             self._report(
                 "the receiver of the detector's stream ended unexpectedly; frames stay in the detector"

@@ -43,6 +43,7 @@ class Arrivals:
         self._series: dict[int, _Series] = {}
         self._stalled = False
         self._given_up: dict[str, int] = {}  # owner: frames there were when one was given up
+        self._listeners: list[Callable[[], None]] = []
 
     def __call__(self, event: Event) -> None:
         """Take what the spooler tells; from any thread."""
@@ -59,6 +60,31 @@ class Arrivals:
                 case Stalled(stalled):
                     self._stalled = stalled
             self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Have a function called, in any thread, whenever something has arrived."""
+        self._listeners.append(listener)
+
+    def find(self, series: int, number: int, owner: str) -> Path | None:
+        """The file that holds a frame, or None if it is not there; parameters as for `wait`."""
+        with self._changed:
+            entry = self._of(series, owner)
+            if number not in entry.numbers:
+                return None
+            entry.owner = owner
+            return Path(entry.path)
+
+    def ended(self, series: int, owner: str) -> bool:
+        """Whether no more frames of a series come; parameters as for `wait`."""
+        with self._changed:
+            return self._of(series, owner).ended
+
+    def _of(self, series: int, owner: str) -> _Series:
+        """What has arrived of the series that this owner means."""
+        entry = self._series.get(series, _Series())
+        return entry if entry.owner in (None, owner) else _Series()
 
     def wait(self, series: int, number: int, owner: str) -> Path | None:
         """Wait for a frame; the file that holds it, or None if it is lost.
@@ -72,9 +98,7 @@ class Arrivals:
         with self._changed:
             begun = time.monotonic()
             while True:
-                entry = self._series.get(series, _Series())
-                if entry.owner not in (None, owner):
-                    entry = _Series()
+                entry = self._of(series, owner)
                 if number in entry.numbers:
                     entry.owner = owner
                     self._given_up.pop(owner, None)

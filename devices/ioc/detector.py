@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychrome.devices.detector_model import DetectorModel
+from ptychrome.devices.detector_model import DetectorModel, as_stored
 from ptychrome.devices.frame_file import FrameFile
 from ptychrome.devices.ioc.channels import (
     MAX_SERIES,
@@ -24,8 +24,13 @@ from ptychrome.devices.ioc.channels import (
     text,
 )
 from ptychrome.devices.ioc.file_writer import FileWriterRecords
+from ptychrome.devices.ioc.stream import StreamRecords
+from ptychrome.devices.simplon_simulator import SimplonSimulator
 
+NO_SOURCE = "None"
 OFF_ON, NO_YES, ENABLE = "Off|On", "No|Yes", "Disable|Enable"
+# an EIGER2 500K's, by ADEiger's manual: no counter of 16 bits for longer exposures, 8 bits at high rates
+LONGEST_16_BIT_S, SHORTEST_16_BIT_S = 6.6e-3, 0.45e-3
 TRIGGER_MODES = "Internal Series|Internal Enable|External Series|External Enable"
 
 
@@ -49,13 +54,16 @@ class EigerRecords:
         ``await expose(exposure_s)`` takes a frame and posts what was measured along with it.
     wall_s : callable
         Seconds to wait for something that physically takes so many.
+    stream : SimplonSimulator, optional
+        Sends the frames while the driver's ``DataSource`` is ``None``; its plugins see none then.
 
     Attributes
     ----------
     frames_to_drop : int
-        So many of the next frames get lost on their way to the plugins; the detector's own files hold them.
+        So many of the next frames get lost on their way to the plugins or in the stream; the detector's own
+        files hold them.
     delay_s : float
-        So long the next frame is on its way to the plugins, s of this machine.
+        So long the next frame is on its way there, s of this machine.
     hanging : bool
         Triggers are ignored.
     """
@@ -67,6 +75,7 @@ class EigerRecords:
         model: DetectorModel,
         expose: Callable[[float], Awaitable[Exposure]],
         wall_s: Callable[[float], float],
+        stream: SimplonSimulator | None = None,
     ) -> None:
         self.frames_to_drop = 0
         self.delay_s = 0.0
@@ -77,9 +86,10 @@ class EigerRecords:
         self._file: FrameFile | None = None
         self._frames = 0
         self._totals_so_far: list[float] = []
-        self._armed = False
+        self._armed = self._triggered = False
         self._disarming = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stream = StreamRecords(database, f"{prefix}cam1:", stream)
         self._add_camera(database, f"{prefix}cam1:")
         self._add_roi(database, f"{prefix}ROI1:")
         self._add_statistics(database, f"{prefix}Stats1:")
@@ -91,15 +101,15 @@ class EigerRecords:
 
         rows, columns = self._model.shape
         self._acquire = add("Acquire", lambda: choice("Done|Acquire"), self._put_acquire)
-        self._exposure_s = add("AcquireTime", lambda: number(1.0, units="s"))
-        add("AcquirePeriod", lambda: number(1.0, units="s"))
+        self._exposure_s = add("AcquireTime", lambda: number(1.0, units="s"), self._put_exposure)
+        self._period_s = add("AcquirePeriod", lambda: number(1.0, units="s"), self._put_period)
         self._photon_energy = add("PhotonEnergy", lambda: number(8047.8, units="eV", precision=2))
         self._threshold = add("ThresholdEnergy", lambda: number(4023.9, units="eV", precision=2))
         self._trigger_mode = add("TriggerMode", lambda: choice(TRIGGER_MODES))
         add("ManualTrigger", lambda: choice(NO_YES))
         self._n_triggers = add("NumTriggers", lambda: count(1))
         n_images = add("NumImages", lambda: count(1))
-        add("DataSource", lambda: choice("None|FileWriter|Stream", 2))
+        self._source = add("DataSource", lambda: choice("None|FileWriter|Stream", 2))
         add("ArrayCallbacks", lambda: choice(ENABLE, 1))
         self._array_counter = add("ArrayCounter", lambda: count(0))
         trigger = choice("Done|Trigger")
@@ -108,7 +118,6 @@ class EigerRecords:
             f"{prefix}{name}": channel
             for name, channel in {
                 "Trigger": trigger,
-                "BitDepthImage_RBV": count(self._model.bit_depth),
                 "MaxSizeX_RBV": count(columns),
                 "MaxSizeY_RBV": count(rows),
                 "ArraySizeX_RBV": count(columns),
@@ -119,6 +128,7 @@ class EigerRecords:
                 "Armed": choice("Unarmed|Armed"),
             }.items()
         }
+        self._bit_depth = database[f"{prefix}BitDepthImage_RBV"] = count(32)
         self._armed_record = database[f"{prefix}Armed"]
         self._images = database[f"{prefix}NumImagesCounter_RBV"] = count(0)
         self._file_writer = FileWriterRecords(
@@ -189,16 +199,31 @@ class EigerRecords:
         self._message = database[f"{prefix}WriteMessage"] = text()
         self._dropped = database[f"{prefix}DroppedArrays_RBV"]
 
+    async def _put_exposure(self, exposure_s: float) -> None:
+        await self._choose_bit_depth(exposure_s, self._period_s.value)
+
+    async def _put_period(self, period_s: float) -> None:
+        await self._choose_bit_depth(self._exposure_s.value, period_s)
+
+    async def _choose_bit_depth(self, exposure_s: float, period_s: float) -> None:
+        """As the detector does, which nobody can tell it to do otherwise."""
+        if exposure_s > LONGEST_16_BIT_S:
+            await self._bit_depth.post(32)
+        else:
+            await self._bit_depth.post(8 if period_s < SHORTEST_16_BIT_S else 16)
+
     async def _put_path(self, path: str) -> None:
         await self._path_exists.post("Yes" if Path(path).is_dir() else "No")
 
     async def _put_acquire(self, state: str) -> None:
         if state == "Acquire":
-            self._armed, self._frames = True, 0
+            self._armed, self._triggered, self._frames = True, False, 0
             self._disarming.clear()
             await self._array_counter.post(0)
             await self._images.post(0)
             await self._file_writer.arm()
+            if self._source.value == NO_SOURCE:
+                await self._stream.arm(self._file_writer.series, self._model.mask, self._fields())
             await self._armed_record.post("Armed")
         else:
             await self._disarm()
@@ -208,6 +233,7 @@ class EigerRecords:
         self._disarming.set()
         if self._task is not None:
             await self._task
+        await self._stream.disarm()
         await self._file_writer.disarm()
         await self._armed_record.post("Unarmed")
 
@@ -230,10 +256,16 @@ class EigerRecords:
         await self._totals.post(self._totals_so_far[-MAX_SERIES:])
 
     async def _put_trigger(self, _: Any) -> None:
-        """As the driver: ignored unless armed and idle."""
-        idle = self._task is None or self._task.done()
-        if self._armed and idle and not self.hanging:
-            self._task = asyncio.get_running_loop().create_task(self._take_frame())
+        """As the driver: ignored unless armed; one that comes during an exposure is remembered."""
+        if self._armed and not self.hanging:
+            self._triggered = True
+            if self._task is None or self._task.done():
+                self._task = asyncio.get_running_loop().create_task(self._answer_triggers())
+
+    async def _answer_triggers(self) -> None:
+        while self._armed and self._triggered:
+            self._triggered = False
+            await self._take_frame()
 
     async def _take_frame(self, ends: float | None = None) -> None:
         loop = asyncio.get_running_loop()
@@ -250,19 +282,24 @@ class EigerRecords:
                 return  # cut short
         self._frames += 1
         await self._array_counter.post(self._frames)
-        await self._file_writer.append(exposure.counts)
+        counts = as_stored(exposure.counts, self._bit_depth.value)
+        await self._file_writer.append(counts)
         if self.frames_to_drop > 0:
             self.frames_to_drop -= 1
+            self._stream.lose()
             await self._dropped.post(self._dropped.value + 1)
             return
         delay_s, self.delay_s = self.delay_s, 0.0
         await asyncio.sleep(delay_s)
+        await self._stream.send(counts)
+        if self._source.value == NO_SOURCE:
+            return
         window = tuple(
             slice(first.value, first.value + size.value) if enabled.value == "Enable" else slice(None)
             for enabled, first, size in self._roi
         )
-        frame, mask = exposure.counts[window], self._model.mask[window]
-        valid = (mask == 0) & (frame < 2**self._model.bit_depth - 1)
+        frame, mask = counts[window], self._model.mask[window]
+        valid = (mask == 0) & (frame < np.iinfo(frame.dtype).max)
         await self._brightest.post(float(frame.max(where=mask == 0, initial=0)))
         total = float(frame.sum(where=valid, dtype=np.uint64))
         await self._total.post(total)
@@ -271,12 +308,13 @@ class EigerRecords:
             await self._write(frame, mask)
         await self._images.post(self._images.value + 1)
 
-    async def _write(self, frame: NDArray[np.uint32], mask: NDArray[np.uint32]) -> None:
+    async def _write(self, frame: NDArray[np.unsignedinteger], mask: NDArray[np.uint32]) -> None:
         try:
             if self._file is None:
-                self._file = FrameFile(Path(self._full_name.value), mask, self._fields())
+                depth = 8 * frame.itemsize
+                self._file = FrameFile(Path(self._full_name.value), mask, self._fields(), depth)
             written = self._file.append(frame) + 1
-        except OSError as error:
+        except (OSError, ValueError) as error:
             await self._message.post(str(error)[:200])
         else:
             await self._captured.post(written)
@@ -301,7 +339,7 @@ class EigerRecords:
         y_m, x_m = self._model.pixel_size_m
         return {
             "count_time": float(self._exposure_s.value),
-            "bit_depth_image": int(self._model.bit_depth),
+            "bit_depth_image": int(self._bit_depth.value),
             "threshold_energy": float(self._threshold.value),
             "photon_energy": float(self._photon_energy.value),
             "detector_distance": float(self._model.distance_m),

@@ -46,7 +46,7 @@ class FileWriterRecords:
         planned: Callable[[], int],
     ) -> None:
         self._mask, self._fields, self._planned = mask, fields, planned
-        self._frames: list[NDArray[np.uint32]] = []
+        self._frames: list[NDArray[np.unsignedinteger]] = []
         self._files = 0
         self._name = ""
 
@@ -59,11 +59,15 @@ class FileWriterRecords:
         self._per_file = add("FWNImagesPerFile", lambda: count(1000))
         self._compress = add("FWCompression", lambda: choice(DISABLE_ENABLE, 1))
         self._directory = add("FilePath", lambda: text("/tmp/"), self._put_path)
-        add("StreamEnable", lambda: choice(DISABLE_ENABLE, 1))
         self._path_exists = database[f"{prefix}FilePathExists_RBV"] = choice("No|Yes", 1)
         self._full_name = database[f"{prefix}FullFileName_RBV"] = text()
         self._message = database[f"{prefix}StatusMessage_RBV"] = label()
         self._sequence = database[f"{prefix}SequenceId"] = count(0)
+
+    @property
+    def series(self) -> int:
+        """Number of the series that has begun."""
+        return int(self._sequence.value)
 
     async def _put_path(self, path: str) -> None:
         await self._path_exists.post("Yes" if Path(path).is_dir() else "No")
@@ -77,7 +81,7 @@ class FileWriterRecords:
             self._name = self._pattern.value.replace("$id", str(self._sequence.value))
             await self._fetch(f"{self._name}_master.h5", self._master())
 
-    async def append(self, frame: NDArray[np.uint32]) -> None:
+    async def append(self, frame: NDArray[np.unsignedinteger]) -> None:
         """Take a frame; with the last one that fits, its file is written."""
         if self._name:
             self._frames.append(frame)
@@ -102,7 +106,7 @@ class FileWriterRecords:
         except OSError as error:
             await self._message.post(str(error)[:39])
 
-    def _data(self, frames: NDArray[np.uint32]) -> bytes:
+    def _data(self, frames: NDArray[np.unsignedinteger]) -> bytes:
         first = 1 + (self._files - 1) * self._per_file.value
         compressed = self._compress.value == "Enable"
         codec: Mapping[str, Any] = hdf5plugin.Bitshuffle(cname="lz4") if compressed else {}

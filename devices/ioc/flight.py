@@ -21,7 +21,7 @@ class FlightRecords:
     exposure; ``Points``, ``Exposure``, ``Period``, ``Ramp`` (s). The put of ``Go`` completes when the stage
     rests again; ``Abort`` ends a flight with its exposure. ``Captured`` counts what the waveforms hold: ``X``
     and ``Y`` in the middle of each exposure, ``I0`` and ``Ring``, and ``Time``, s from the first trigger to
-    the end of each exposure.
+    the end of each exposure. They are there with the last exposure, before the stage rests.
 
     Parameters
     ----------
@@ -80,6 +80,7 @@ class FlightRecords:
                 await self._waveforms[name].post(values)
             await self._detector.post_totals()
             await self._captured.post(len(taken["Time"]))
+        await self._rest(self._ramp.value)
 
     async def _fly(self, taken: dict[str, list[float]]) -> None:
         first, last = ([channel.value for channel in ends] for ends in (self._first, self._last))
@@ -105,7 +106,6 @@ class FlightRecords:
             margin_s = (self._exposure.value + self._ramp.value) / 2
             for axis, end, v in zip(self._axes, last, velocity, strict=True):
                 await axis.pass_by(end + v * margin_s, 0.0)
-        await self._rest(self._ramp.value)
 
     async def _rest(self, seconds: float) -> None:
         """Wait, unless the flight is aborted."""

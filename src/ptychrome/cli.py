@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     clock=options.clock,
                     prefix=options.prefix,
                     port=options.port,
+                    stream=options.stream,
                 )
             )
         if options.command == "demo":
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 port=options.port,
                 frames=options.frames,
                 ioc_port=ioc_port,
+                fly=options.fly,
             )
         if options.command == "spectra":
             from ptychrome.profiles.spectra import spectra
@@ -152,6 +154,10 @@ def _parser() -> argparse.ArgumentParser:
         help="how frames reach the analysis: files (default), or the detector's own 0MQ stream",
     )  # fmt: skip
     demo.add_argument(
+        "--fly", action="store_true",
+        help="fly along the lines of a raster, 75 nm in an exposure, instead of stopping at its points",
+    )  # fmt: skip
+    demo.add_argument(
         "--control", choices=("twin", "epics"), default="twin",
         help="twin (default): the simulation inside this process; epics: behind an IOC of its own, through "
         "Channel Access",
@@ -178,6 +184,10 @@ def _parser() -> argparse.ArgumentParser:
     ioc.add_argument(
         "--port", type=int, default=5064, metavar="N", help="where clients search, UDP (default 5064)"
     )
+    ioc.add_argument(
+        "--stream", default="", metavar="ADDRESS",
+        help="where the detector streams its frames too, such as tcp://127.0.0.1:9999 (default: nowhere)",
+    )  # fmt: skip
 
     process = commands.add_parser(
         "process",

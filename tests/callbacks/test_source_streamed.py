@@ -150,6 +150,23 @@ def test_a_detector_that_counts_its_series_anew():
     assert [uri.removeprefix("file://localhost") for uri in uris] == ["/first", "/second"]
 
 
+def test_a_detector_hears_of_its_own_frames_only(tmp_path):
+    """A series that another one has asked for is an older one of the same number."""
+    arrivals, heard = Arrivals(), []
+    arrivals.subscribe(lambda: heard.append(True))
+    arrivals(Spooled(4, str(tmp_path / "a.h5"), (0, 1)))
+    arrivals(Ended(4))
+    assert len(heard) == 2
+    assert arrivals.find(4, 0, "first") == tmp_path / "a.h5"
+    assert arrivals.ended(4, "first")
+    assert arrivals.find(4, 2, "first") is None
+    assert arrivals.find(4, 1, "second") is None
+    assert not arrivals.ended(4, "second")
+    arrivals(Spooled(4, str(tmp_path / "b.h5"), (0,)))
+    assert arrivals.find(4, 0, "second") == tmp_path / "b.h5"
+    assert arrivals.find(4, 0, "first") is None
+
+
 def test_the_receiver_stores_frames_and_passes_their_documents_on(tmp_path):
     passed, reports = [], []
     stack = np.random.default_rng(0).poisson(5.0, (20, *SHAPE)).astype(np.uint32)

@@ -5,12 +5,13 @@ import hdf5plugin  # noqa: F401  (the filter that the frames are compressed with
 import numpy as np
 import pytest
 from bluesky import RunEngine
+from bluesky.preprocessors import plan_mutator
 from bluesky.utils import FailedStatus, RunEngineInterrupted
 
 from ptychrome.callbacks.intake import Intake
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
-from ptychrome.plans import fly_spectro_ptycho, rows
+from ptychrome.plans import fly_spectro_ptycho, positions, rows
 
 ENERGIES = [5420.0, 5465.5]
 TRAJECTORY = rows(4e-7, 1e-7, 2e-7)  # 3 lines of 5 frames
@@ -101,15 +102,47 @@ def test_a_pause_in_a_line_flies_it_again(ca, engine, documents, simulate):
     assert FRAMES < len(stored(documents)[0]) < FRAMES + 5
 
 
-def test_a_lost_frame_ends_the_scan_with_a_clear_message(ca, engine, documents, simulate):
-    ca.flyer._patience_s, patience_s = 1.0, ca.flyer._patience_s
-    simulate("DropFrames", 1)
-    try:
-        with pytest.raises(FailedStatus) as failure:
-            engine(scan(ca))
-    finally:
-        ca.flyer._patience_s = patience_s
-    assert "5 frames planned, 5 triggered, 4 in the file" in str(failure.value.__cause__)
-    assert documents.events() == {}
+def at_kickoff(occurrence, act):
+    """A preprocessor that does something before the n-th line is flown."""
+    seen = 0
+
+    def insert(msg):
+        nonlocal seen
+        seen += msg.command == "kickoff"
+        if msg.command == "kickoff" and seen == occurrence:
+            act()
+        return None, None
+
+    return lambda plan: plan_mutator(plan, insert)
+
+
+@pytest.mark.parametrize(("line", "lost"), [(1, 1), (5, 3), (6, 5)])
+def test_a_line_that_lost_frames_is_flown_again(ca, connect, engine, documents, simulate, caplog, line, lost):
+    """No position is lost or doubled; the frames of the first flight are announced and do not count."""
+    impatient = connect(flyer={"patience_s": 1.0}, eiger={"retries": 1})
+    engine.preprocessors.append(at_kickoff(line, lambda: simulate("DropFrames", lost)))
+    engine(scan(impatient))
+    assert documents.stop["exit_status"] == "success"
+    check_complete(documents)
+    assert len(stored(documents)[0]) == FRAMES + 5 - lost
+    (told,) = [record.getMessage() for record in caplog.records if "is flown again" in record.getMessage()]
+    assert told.startswith(f"flyer: 5 frames planned, 5 triggered, {5 - lost} in the file")
+    x, y = (
+        [event["data"][f"stage_{axis}"] for _, event in sorted(documents.events().items())] for axis in "xy"
+    )
+    # the way along a line is a sum of floats: some units in the last place of a micron
+    np.testing.assert_allclose(np.c_[x, y], np.tile(positions(TRAJECTORY), (2, 1)), rtol=0, atol=1e-20)
+
+
+def test_frames_lost_again_and_again_end_the_scan(ca, connect, engine, documents, simulate):
+    impatient = connect(flyer={"patience_s": 1.0}, eiger={"retries": 1})
+    engine.preprocessors.append(at_kickoff(2, lambda: simulate("DropFrames", 6)))
+    with pytest.raises(FailedStatus) as failure:
+        engine(scan(impatient))
+    cause = str(failure.value.__cause__)
+    assert "5 frames planned, 5 triggered, 4 in the file" in cause
+    assert "1 retries" in cause
+    assert documents.stop["exit_status"] == "fail"
+    assert len(documents.events()) == 5  # the line before
     assert ca.shutter.is_open.get() == 0
     assert ca.eiger.cam.acquire.get() == ca.eiger.hdf1.capture.get() == 0

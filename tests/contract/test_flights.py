@@ -156,9 +156,16 @@ def during(twin, monkeypatch):
     return arrange
 
 
-@pytest.mark.parametrize("command", ["checkpoint", "prepare", "kickoff", "complete", "wait", "collect"])
-def test_pause_and_resume_lose_and_double_nothing(RE, documents, fly, twin, beamline, command):
-    RE.preprocessors.append(pause_after(command, 4))
+@pytest.mark.parametrize(
+    ("command", "occurrence"),
+    [
+        *((command, 4) for command in ("checkpoint", "prepare", "kickoff", "complete", "wait", "collect")),
+        ("prepare", 3),  # of a line for which the stage has set out before
+        ("collect", 3),
+    ],
+)
+def test_pause_and_resume_lose_and_double_nothing(RE, documents, fly, twin, beamline, command, occurrence):
+    RE.preprocessors.append(pause_after(command, occurrence))
     with pytest.raises(RunEngineInterrupted):
         RE(fly())
     assert beamline.shutter.is_open.get() == 0
@@ -237,7 +244,35 @@ def test_what_a_failing_flight_has_brought_home_is_kept(RE, documents, fly, twin
     check_safe(documents, beamline)
 
 
+def test_the_stage_sets_out_for_the_next_line_before_documents_are_made(RE, documents, fly, twin):
+    """All but the first of 3 lines at each of 2 energies."""
+    order = []
+    RE.msg_hook = lambda msg: order.append(msg.command)
+    RE(fly())
+    relevant = [command for command in order if command in ("prepare", "kickoff", "collect", "checkpoint")]
+    ahead = ["checkpoint", "prepare", "kickoff", "prepare", "collect", "collect"]
+    last = ["checkpoint", "prepare", "kickoff", "collect", "collect"]
+    assert relevant == 2 * ["checkpoint", *ahead, *ahead, *last]
+    check_complete(documents, twin)
+
+
+def test_a_line_that_is_prepared_is_not_prepared_again_unless_the_stage_was_stopped(beamline):
+    line = {"first_m": (0.0, 0.0), "last_m": (4e-7, 0.0), "frames": 5, "exposure_s": 0.01}
+    flyer = beamline.flyer
+    flyer.stage()
+    ready = flyer.prepare(line)
+    assert flyer.prepare(line) is ready
+    ready.wait(10)
+    flyer.pause()
+    beamline.stage.x.set(1e-6).wait(10)
+    flyer.prepare(line).wait(10)
+    assert beamline.stage.x.position < 0  # run-up
+    flyer.unstage()
+
+
 def test_a_flyer_must_be_staged_and_prepared(beamline):
+    with pytest.raises(RuntimeError, match="stage it"):
+        beamline.flyer.prepare({"first_m": (0, 0), "last_m": (1e-6, 0), "frames": 9, "exposure_s": 0.01})
     with pytest.raises(RuntimeError, match="no line to fly"):
         beamline.flyer.kickoff()
     with pytest.raises(RuntimeError, match="not been kicked off"):

@@ -65,6 +65,26 @@ def documents(eiger):
     return list(eiger.collect_asset_docs())
 
 
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_fewer_bits_give_a_smaller_flag(tmp_path, bit_depth):
+    """Masked pixels and those that do not fit read the largest number of the file's dtype."""
+    flag = 2**bit_depth - 1
+
+    def bright(exposure_s):
+        frame = noise(0)
+        frame[0, 0] = flag + 1
+        return frame
+
+    detector = SimulatedEiger(bright, Model(bit_depth=bit_depth), tmp_path, name="eiger")
+    detector.stage()
+    detector.trigger().wait(timeout=10)
+    assert detector.describe()["eiger_image"]["dtype_numpy"] == f"<u{bit_depth // 8}"
+    detector.unstage()
+    with h5py.File(the_file(tmp_path)) as file:
+        assert file[DATA_DATASET].dtype == f"<u{bit_depth // 8}"
+        np.testing.assert_array_equal(file[DATA_DATASET][0], np.minimum(bright(0.0), flag))
+
+
 def test_frames_are_in_the_file_bit_for_bit(eiger, tmp_path):
     eiger.exposure_time.put(0.25)
     eiger.stage()

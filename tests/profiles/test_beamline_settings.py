@@ -26,7 +26,7 @@ def test_profile_epics_names_every_key_that_a_beamline_may_want():
     for section in sections:
         assert set(content[section]) == set(BeamlineSettings.model_fields[section].annotation.model_fields)
     eiger = BeamlineSettings.model_fields["eiger"].annotation
-    assert set(content["eiger"]) == set(eiger.model_fields) - {"mask_dataset"}
+    assert set(content["eiger"]) == set(eiger.model_fields) - {"mask_dataset", "bit_depth"}
     assert set(BeamlineSettings.model_fields) - set(content) == {"workers", "tiled_uri", "flyer"}
 
 

@@ -92,3 +92,23 @@ def test_the_focus_of_the_mirrors_is_found(session, true_m):
     # half of what the guess is off, of a depth of focus of 1 mm: after so few sweeps 40 µm are left
     assert focus.defocus_m == pytest.approx((true_m, true_m), abs=50e-6)
     assert focus.fwhm_m == pytest.approx((300e-9, 300e-9), rel=0.05)  # as of the calculated probe
+
+
+def test_the_focus_is_found_through_channel_access(ca, connect, session, capsys):
+    """The simulated IOC's sample stands where the settings of the session say; here the guess is another."""
+    beamline = connect(eiger={"read_directory": session.frames})
+    for axis in (beamline.stage.x, beamline.stage.y):
+        axis.set(0.0).wait(timeout=60)
+    beamline.dcm.energy.set(5420.0).wait(timeout=60)
+    true_m = TwinBeamline("P1").probe.defocus_m
+    guess = {"fwhm_m": 300e-9, "fwhm_energy_eV": 5420.0, "defocus_m": true_m + 0.1e-3}
+    session.RE(align_focus([beamline.eiger], beamline.dcm, beamline.stage, probe=guess))
+    focus = measure_focus(session)
+    # as above
+    assert focus.defocus_m == pytest.approx((true_m, true_m), abs=50e-6)
+    assert focus.fwhm_m == pytest.approx((300e-9, 300e-9), rel=0.05)
+    session.focus()
+    vertical, horizontal = capsys.readouterr().out.splitlines()[-2:]
+    assert vertical.startswith("vertical: the sample stands ")
+    assert horizontal.endswith("nm wide")
+    assert beamline.shutter.is_open.get() == 0

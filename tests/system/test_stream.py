@@ -1,4 +1,4 @@
-"""A whole session whose frames come through the detector's stream: the same as with files. Takes a minute."""
+"""Whole sessions whose frames come through the detector's stream: the same as with files. Takes 2 minutes."""
 
 import h5py
 import hdf5plugin  # noqa: F401  registers the frames' compression
@@ -7,6 +7,7 @@ import numpy as np
 from ptychrome.callbacks.raw import replay
 from ptychrome.callbacks.sinks.nexus import load_result
 from ptychrome.devices.simplon_simulator import SimplonSimulator
+from ptychrome.plans import spectro_ptycho, square
 from ptychrome.profiles.session import DOCUMENTS, open_session
 
 MAPS = ("absorbance", "phase", "maps/edge_jump")
@@ -52,3 +53,38 @@ def test_a_scan_through_the_stream_gives_the_frames_and_maps_of_one_through_file
         results = [load_result(session.directory / f"P1_{scan.uid[:8]}.nxs").arrays for scan in scans]
         for name in MAPS:
             np.testing.assert_array_equal(results[0][name], results[1][name])
+
+
+def test_a_scan_over_channel_access_through_the_stream_gives_the_maps_of_one_through_files(
+    ca, connect, ioc, simulate, tmp_path, fast_recipe, energies
+):
+    """Frames leave the IOC by its stream alone. Nuisances depend on the order of exposures only."""
+    reports, uids = [], []
+    stream = ioc.options.stream
+    with open_session(tmp_path, fast_recipe, workers=0, stream=stream, report=reports.append) as session:
+        streamed = {"writer": "stream", "stream": stream}
+        for eiger in (streamed, {"read_directory": session.frames}):
+            simulate("Sample", "P1")
+            beamline = connect(session.arrivals, eiger=eiger)
+            uids += session.RE(
+                spectro_ptycho(
+                    [beamline.eiger],
+                    beamline.dcm,
+                    beamline.stage,
+                    energies=energies[::2] + energies[-1:],
+                    trajectory=square(1.2e-6, 2e-7),
+                    exposure_s=0.1,
+                    sample_name="P1",
+                )
+            )
+        assert session.finish(240)
+        assert reports == []
+        raw = session.client()["raw"]
+        frames = [raw[uid]["primary", "eiger_image"].read() for uid in uids]
+    assert len(frames[0]) == 5 * 49
+    np.testing.assert_array_equal(frames[0], frames[1])
+    files = [path.name.split("_")[0] for path in sorted(session.frames.glob("*.h5"))]
+    assert files == ["eiger", "series"]
+    results = [load_result(session.directory / f"P1_{uid[:8]}.nxs").arrays for uid in uids]
+    for name in MAPS:
+        np.testing.assert_array_equal(results[0][name], results[1][name])

@@ -14,7 +14,7 @@ from ptychrome.profiles.interactive import (
 )
 from ptychrome.profiles.tiled_server import raw_container
 
-session = start_session(settings)
+session = start_session(settings, stream=settings.stream)
 RE = session.RE
 RE.md = persistent_metadata(session)
 RE.waiting_hook = ProgressBarManager()
