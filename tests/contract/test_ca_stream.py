@@ -144,13 +144,13 @@ def test_pause_loses_and_doubles_nothing(ca, streaming, received):
     assert reports == []
 
 
-@pytest.mark.parametrize(("fault", "value", "series"), [("DropFrames", 1, 2), ("DelayFrame", 4.0, 2)])
+@pytest.mark.parametrize(("fault", "value", "series"), [("DropFrames", 1, 2), ("DelayFrame", 8.0, 2)])
 def test_frame_that_did_not_come_is_taken_again(
     ca, streaming, received, simulate, caplog, fault, value, series
 ):
     """The one that is only late comes while its series is ended, and is not taken again."""
     receiver, documents, _ = received
-    beamline = streaming(patience_s=3.0, retries=1)
+    beamline = streaming(patience_s=6.0, retries=1)
     record(beamline, receiver, before_trigger(13, lambda: simulate(fault, value)))
     assert receiver.close(60)
     check_sums(documents)
