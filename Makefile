@@ -9,9 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(VENV)/bin/ptychrome demo $(ARGS)
 
-# Two at a time: tests of the beamline and of whole sessions wait much, the others compute.
+# Two files at a time: tests of beamlines and of whole sessions wait much.
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # mypy and import-linter follow files, not the finder of an editable install: they see a regular one.
 lint: $(READY)

@@ -15,16 +15,6 @@ FRAME_PIXELS = 48
 PORT = search_on_a_free_port()  # libca reads it when ophyd is imported
 
 
-ONE_BY_ONE = ("contract", "devices", "plans", "system")  # share an IOC, or start servers and processes
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With two runners, all tests that talk to a beamline or a server are the same one's."""
-    for item in items:
-        if item.path.parent.name in ONE_BY_ONE:
-            item.add_marker(pytest.mark.xdist_group("beamline"))
-
-
 @pytest.fixture(scope="session")
 def until() -> Callable[[Callable[[], bool], str], None]:
     """``until(condition, what)`` looks until it is so."""
