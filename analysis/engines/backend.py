@@ -1,6 +1,7 @@
 """The operations that engines are made of, written in the array API: they run on NumPy, CuPy and torch.
 
-`numba_backend` overrides the hot ones on the CPU, `cupy_backend` on a GPU. A reconstruction never sees anything else of a machine.
+`numba_backend` overrides the hot ones on the CPU, `cupy_backend` on a GPU. A reconstruction never sees
+anything else of a machine.
 """
 
 from __future__ import annotations

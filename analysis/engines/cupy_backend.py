@@ -1,4 +1,4 @@
-"""The GPU's own versions of the hot operations: CUDA kernels that make one pass over memory, cuFFT's transforms."""
+"""The GPU's own versions of the hot operations: CUDA kernels of one pass over memory, cuFFT's transforms."""
 
 from __future__ import annotations
 
