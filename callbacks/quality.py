@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -233,15 +232,13 @@ def halves_correlation(
     ptychrome.analysis.engines.ReconstructionError
         If a half cannot be reconstructed.
     """
-
-    def reconstructed(members: NDArray[np.bool_]) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
+    images, fields = [], []
+    for members in halves:
         result = _from_scratch(part(data, members), probe, recipe.reconstruct)
         lit = result.illumination > recipe.stack.lit_fraction * result.illumination.max()
-        return normalise(result.object, lit).object, lit
-
-    with ThreadPoolExecutor(len(halves)) as pool:  # the check comes last: all other processors are idle
-        (first, lit), (second, also_lit) = pool.map(reconstructed, halves)
-    return fourier_ring_correlation(first, second, data.pixel_m, lit & also_lit)
+        images.append(normalise(result.object, lit).object)
+        fields.append(lit)
+    return fourier_ring_correlation(images[0], images[1], data.pixel_m, fields[0] & fields[1])
 
 
 def transfer_of_starts(
