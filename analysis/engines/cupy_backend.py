@@ -97,13 +97,13 @@ class CupyBackend(Backend):
     ) -> Array:
         """See `Backend.add_object`."""
         (b, m, ny, nx), shape = probes.shape, gradient.shape
-        corner = cupy.asarray(corner)
-        arrays = gradient, probes, residual, corner
+        places = cupy.asarray(corner)
+        arrays = gradient, probes, residual, places
         self._over_pixels("add_object", shape[0] * shape[1], 1, *arrays, b, m, ny, nx, *shape)
         found = cupy.zeros((b, 2), np.float32)
         if slopes is not None:
-            arrays = probes, residual, *slopes, corner, found
-            self._over_positions("position_slopes", b, *arrays, m, ny, nx, shape[1])
+            of_waves = probes, residual, *slopes, places, found
+            self._over_positions("position_slopes", b, *of_waves, m, ny, nx, shape[1])
         return found
 
     def add_probe(
