@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from ptychrome.analysis.engines import Prior, Reconstruction
 from ptychrome.analysis.grid import CommonGrid, pixel_average
@@ -129,7 +130,8 @@ def align(
         )
         if turn == passes:
             break
-        with ThreadPoolExecutor() as pool:  # transforms and interpolations hold no Python lock
+        # transforms and interpolations hold no Python lock; threads of threads only stand in their way
+        with threadpool_limits(1), ThreadPoolExecutor() as pool:
             one = partial(_align_one, stack)
             found = pool.map(one, aligned.values(), shifts[places], model.log_object)
             for place, (image, shift_m, energy) in zip(places, found, strict=True):

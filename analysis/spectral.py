@@ -21,6 +21,7 @@ FEWEST_ENERGIES = 8
 LARGEST_RANK = 12
 EDGE_MARGIN = 5.0  # standard deviations of the largest singular value of noise
 LARGEST_LEAK = 0.02  # of a component of matter, into what Kramers–Kronig forbids
+NOTHING = 1e-7  # of the largest singular value: what is not there
 LOCAL_MARGIN = 1.4  # by which a place must exceed the worst place of what Kramers–Kronig forbids
 
 
@@ -176,7 +177,7 @@ def _principal(data: Float, possible: Float, options: SpectralOptions, most: int
     Absorption and phase have equal noise here and count equally, whatever weight the phase has in the model:
     only then is what Kramers–Kronig forbids as noisy as what it allows.
     """
-    left, values, _ = np.linalg.svd(possible, full_matrices=False)
+    left, values, _ = _decomposed(possible)
     strength = values / _noise_edge(left, values, data - possible)
     if not options.low_rank:
         return len(values), strength
@@ -191,7 +192,7 @@ def _components(
     So many principal components; then, while a place of 3 × 3 pixels stands out of what they leave, the
     spectrum of that place: a rare state has a say of its own.
     """
-    left, _, right = np.linalg.svd(possible, full_matrices=False)
+    left, _, right = _decomposed(possible)
     basis, others = right[:principal], left[:, :principal]
     if options.rank is not None or not (options.low_rank and options.kramers_kronig):
         return basis
@@ -201,8 +202,18 @@ def _components(
         place, height = _standing_out(rest, particle)
         if height <= LOCAL_MARGIN * usual:
             break
-        basis = np.vstack([basis, np.linalg.svd(rest[place], full_matrices=False)[2][:1]])
+        basis = np.vstack([basis, _decomposed(rest[place])[2][:1]])
     return basis
+
+
+def _decomposed(spectra: Float) -> tuple[Float, Float, Float]:
+    """Left vectors, values and right vectors of a singular value decomposition.
+
+    From the small matrix of inner products, several times faster; exact to `NOTHING` of the largest value.
+    """
+    squares, vectors = np.linalg.eigh(spectra.T @ spectra)
+    right, values = vectors.T[::-1], np.sqrt(np.maximum(squares[::-1], 0))
+    return spectra @ right.T / np.maximum(values, NOTHING * values[0]), values, right
 
 
 def _standing_out(spectra: Float, particle: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], float]:
@@ -225,7 +236,7 @@ def _noise_edge(left: Float, values: Float, forbidden: Float) -> Float:
     because the relation is not exact, has the map of its own component and is taken out with it. Without the
     constraint the bulk of the values decides: Marchenko and Pastur, Math. USSR Sb. 1, 457 (1967).
     """
-    pixels, rank = len(left), int(np.sum(values > 1e-9 * values[0]))
+    pixels, rank = len(left), int(np.sum(values > NOTHING * values[0]))
     beta = rank / pixels
     # median of the law for rank < pixels / 2, within 1 %; components of matter among the values raise it
     bulk = np.median(values[:rank]) / np.sqrt(1 - beta / 3) * (1 + np.sqrt(beta))

@@ -32,9 +32,10 @@ class InlineExecutor(Executor):
 class WorkerProcesses(Executor):
     """Processes that work side by side, one thread each and with low priority.
 
-    When one of them dies (killed, out of memory), new ones are started and what was running is tried once
-    more: each task in a process of its own, so that one that kills its process takes no other along. A task
-    that does so twice fails with `BrokenProcessPool`.
+    All of them start at once, so that no energy waits for one to import what it needs. When one of them dies
+    (killed, out of memory), new ones are started and what was running is tried once more: each task in a
+    process of its own, so that one that kills its process takes no other along. A task that does so twice
+    fails with `BrokenProcessPool`.
 
     Parameters
     ----------
@@ -88,7 +89,14 @@ class WorkerProcesses(Executor):
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
+    for _ in range(workers):  # each finds no idle process and starts one
+        pool.submit(_imports)
+    return pool
+
+
+def _imports() -> None:
+    import ptychrome.callbacks.reconstruct  # noqa: F401
 
 
 def _pass_on(trial: Future[Any], future: Future[Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -54,9 +56,11 @@ class JointRefinement:
         self._begun += 1
         if not vacuum_only:
             self._most = self._state.model.principal
-        tasks = []
-        for place in sorted(energies):
-            prior = expectation(self._state, place, self._options, vacuum_only=vacuum_only)
+        places, tasks = sorted(energies), []
+        expected = partial(expectation, self._state, options=self._options, vacuum_only=vacuum_only)
+        with ThreadPoolExecutor() as pool:  # interpolations hold no Python lock
+            priors = list(pool.map(expected, places))
+        for place, prior in zip(places, priors, strict=True):
             energy = energies[place]
             if self._options.apply == "replace":
                 replaced = energy.with_reconstruction(replacement(energy.reconstruction, prior))

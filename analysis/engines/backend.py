@@ -1,6 +1,7 @@
 """The operations that engines are made of, written in the array API: they run on NumPy, CuPy and torch.
 
-`numba_backend` overrides the hot ones on the CPU. A reconstruction never sees anything else of a machine.
+`numba_backend` overrides the hot ones on the CPU, `cupy_backend` on a GPU. A reconstruction never sees
+anything else of a machine.
 """
 
 from __future__ import annotations
@@ -276,11 +277,6 @@ class Backend:
             as_real = sys.modules["torch"].view_as_real
             pixels = self._pixels(total, corner, ny, nx)
             as_real(total).view(-1, 2).index_add_(0, pixels, as_real(windows).reshape(-1, 2))
-        elif is_cupy_array(total):
-            from cupyx import scatter_add
-
-            pixels = self._pixels(total, corner, ny, nx)
-            scatter_add(total.view("float32").reshape(-1, 2), pixels, windows.view("float32").reshape(-1, 2))
         else:
             for window, (row, column) in enumerate(corner):
                 total[int(row) : int(row) + ny, int(column) : int(column) + nx] += windows[window, ...]
@@ -299,9 +295,9 @@ def _torch(device_name: str) -> Backend:
 
 
 def _cupy() -> Backend:
-    import cupy
+    from ptychrome.analysis.engines.cupy_backend import CupyBackend
 
-    return Backend(cupy.empty(0))
+    return CupyBackend()
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
@@ -340,7 +336,7 @@ def backend_of(name: str) -> Backend:
 
 
 def _automatic() -> Backend:
-    for name in ("torch-cuda", "cupy") if _cuda_driver() else ():
+    for name in ("cupy", "torch-cuda") if _cuda_driver() else ():
         try:
             return BACKENDS[name]()
         except Exception:  # not installed, or no device: the next one
