@@ -122,8 +122,6 @@ def demo(
         If an argument is wrong or the folder or the port cannot be used.
     """
     plan = SIZES[size]
-    if fly and frames == "stream" and ioc_port is not None:
-        raise UserError("over EPICS a flight's frames are counted in files: --fly needs --frames files")
     names = tuple(particles or plan.particles)
     twins = _twins(names, seed, plan.frame_pixels)
     n_states = len({state.name for twin in twins.values() for state in twin.particle.states})
