@@ -71,7 +71,12 @@ def connect(ioc: IOCProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="session")
 def ca_devices(connect: Callable[..., Any]) -> Any:
     """The devices as the settings have them; tests take `ca`."""
-    return connect()
+    devices = connect()
+    # the first frame of a simulation takes seconds, which some tests have no patience for
+    devices.eiger.stage()
+    devices.eiger.trigger().wait(timeout=PATIENCE_S)
+    devices.eiger.unstage()
+    return devices
 
 
 @pytest.fixture
