@@ -54,7 +54,7 @@ class Size:
 PAPER = ("P1", "P2", "P3", "D1", "D2", "D3", "LiVO2", "LiVO3")
 SIZES = {
     "tiny": Size(
-        ("P1",), 64, square(9e-7, 150e-9), rows(9e-7, 75e-9, 150e-9), (*v_k_edge()[::4], v_k_edge()[-1])
+        ("P1",), 64, square(9e-7, 150e-9), rows(9e-7, 75e-9, 150e-9), (*v_k_edge()[::2], v_k_edge()[-1])
     ),
     "quick": Size(("P1", "D1"), 128, square(1.65e-6, 150e-9), rows(1.65e-6, 75e-9, 150e-9)),
     "paper": Size(PAPER, 256, jittered(2.9e-6, 150e-9), rows(2.9e-6, 75e-9, 150e-9)),

@@ -1,4 +1,4 @@
-"""``ptychrome demo`` as users type it: an IOC, Channel Access, flights and the stream. Takes a minute."""
+"""``ptychrome demo`` as users type it: IOC, Channel Access, flights and the stream. Takes a minute or two."""
 
 import json
 import subprocess
@@ -8,15 +8,20 @@ RECIPE = """
 name = "fast"
 n_clusters = 2
 [[reconstruct]]
+engine = "epie"
+sweeps = 10
+[[reconstruct]]
 engine = "ml"
-sweeps = 8
+sweeps = 3
 [[warm]]
 engine = "ml"
-sweeps = 4
+sweeps = 3
 [chemistry.mask]
-min_snr = 3.0
+min_snr = 1.0
+max_sigma_eV = 20.0
+floor_snr = 1.0
 """
-ENERGIES, POSITIONS = 11, 7 * 13  # of the size tiny, flown
+ENERGIES, POSITIONS = 21, 7 * 13  # of the size tiny, flown
 
 
 def test_a_demo_over_channel_access_flies_streams_maps_and_scores(tmp_path):
@@ -35,3 +40,4 @@ def test_a_demo_over_channel_access_flies_streams_maps_and_scores(tmp_path):
     assert scores["energies_done"] == ENERGIES
     assert scores["frames_written"] == scores["frames_reconstructed"] == ENERGIES * POSITIONS
     assert scores["frames_lost"] == 0
+    assert all(error is not None for error in scores["errors"].values()), scores["errors"]
