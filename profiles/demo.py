@@ -14,6 +14,7 @@ from typing import Any
 from bluesky.preprocessors import SupplementalData
 from bluesky.utils import MsgGenerator, RunEngineInterrupted
 from rich.console import Console
+from rich.markup import escape
 
 from ptychrome.callbacks.progress import ProgressDisplay, Status
 from ptychrome.devices.simplon_simulator import SimplonSimulator
@@ -166,7 +167,9 @@ def demo(
             if lost := sum(status.frames_lost for status in latest.values()):
                 problems.append(f"{lost} frames lost")
             if problems:
-                console.print(f"[bold red]not all went well:[/] {'; '.join(problems)}", highlight=False)
+                console.print(
+                    f"[bold red]not all went well:[/] {escape('; '.join(problems))}", highlight=False
+                )
             if serve:
                 _serve(console, session)
     return 1 if problems else 0
