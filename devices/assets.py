@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ class FrameAssets:
     that it does emit, so the others are known by their gap and are handed over again. A frame whose event
     was dropped is thus announced together with its successor under one seq_num: the last one counts.
 
+    Frames are counted through, over all files and series that a detector fills one after the other.
+
     Parameters
     ----------
     data_key : str
         The image's key in the events' descriptor.
     place : Path or int
-        The HDF5 file, or the number of the series in the detector's stream.
+        Of the first frames: the HDF5 file, or the number of the series in the detector's stream.
     dataset : str
         The frames in it, shape (n, ny, nx).
     frame_shape : (ny, nx)
@@ -50,8 +53,8 @@ class FrameAssets:
             "swmr": True,
             **parameters,
         }
-        self._place = place
-        self._resource = self._resource_of(place)
+        self._firsts = [0]  # number of the first frame of each resource
+        self._resources = [self._resource_of(place)]
         self._waiting: list[tuple[Document, Document]] = []  # stream_resource, stream_datum
 
     def _resource_of(self, place: Path | int, **parameters: Any) -> Document:
@@ -70,23 +73,32 @@ class FrameAssets:
     @property
     def uid(self) -> str:
         """Of the stream_resource of the frames to come."""
-        return str(self._resource["uid"])
+        return str(self._resources[-1]["uid"])
 
-    def turn_to(self, place: Path | int, **parameters: Any) -> None:
-        """The frames to come lie in this file or series; `parameters` differ from those of the one before."""
-        if place != self._place:
-            self._place, self._resource = place, self._resource_of(place, **parameters)
+    def turn_to(self, first: int, place: Path | int, **parameters: Any) -> None:
+        """Frames from `first` on lie in this file or series; `parameters` differ from those of the others."""
+        if first == self._firsts[-1]:  # the one before remains without a frame
+            del self._firsts[-1], self._resources[-1]
+        self._resources.append(self._resource_of(place, **parameters))
+        self._firsts.append(first)  # last: another thread may be looking
 
-    def add(self, index: int, count: int = 1) -> None:
-        """So many frames lie at `index` of the dataset and behind it, each of an event of its own."""
+    def together(self, first: int, count: int) -> int:
+        """How many of so many frames from `first` on lie in the same file or series."""
+        behind = bisect_right(self._firsts, first)
+        return min([count, *(beginning - first for beginning in self._firsts[behind : behind + 1])])
+
+    def add(self, first: int, count: int = 1) -> None:
+        """So many frames, which lie together, are to be announced, each of an event of its own."""
+        which = bisect_right(self._firsts, first) - 1
+        resource, index = self._resources[which], first - self._firsts[which]
         datum = {
-            "uid": f"{self._resource['uid']}/{index}",
-            "stream_resource": self._resource["uid"],
+            "uid": f"{resource['uid']}/{index}",
+            "stream_resource": resource["uid"],
             "descriptor": "",
             "indices": {"start": index, "stop": index + count},
             "seq_nums": {"start": 0, "stop": 0},
         }
-        self._waiting.append((self._resource, datum))
+        self._waiting.append((resource, datum))
 
     def collect(self) -> Iterator[tuple[str, Document]]:
         """Documents, as (name, document), of all frames that no event has taken yet."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ophyd import EigerDetectorCam, EpicsSignal, EpicsSignalRO, EpicsSignalWithR
 from ophyd.areadetector.plugins import HDF5Plugin_V34, PluginBase, ROIPlugin_V34, StatsPlugin_V34
 
 from ptychrome.devices.assets import FrameAssets
+from ptychrome.devices.detector_site import DetectorError, DetectorSite
 from ptychrome.devices.file_detector import FileDetector
 from ptychrome.devices.frame_file import DATA_DATASET
 
@@ -28,51 +28,6 @@ INTERNAL_SERIES, EXTERNAL_SERIES, YES = 0, 2, 1
 STREAM_SOURCE = 2  # DataSource: None, FileWriter, Stream
 STREAM_TO_FILE = 2  # FileWriteMode: Single, Capture, Stream
 MANY_TRIGGERS = 100_000  # more than a run has, and few enough for ADEiger's list of files
-
-
-class DetectorError(RuntimeError):
-    """The detector did not do what it should; the message says what to look at."""
-
-
-@dataclass(frozen=True)
-class DetectorSite:
-    """What a beamline knows of its detector.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        Rows and columns of a frame as they are written.
-    pixel_size_m : (float, float)
-        Per row and per column.
-    distance_m : float
-        Sample to detector.
-    write_directory : str
-        Where the frames go, as the file plugin's computer names it.
-    read_directory : str
-        The same folder as this computer and the analysis name it.
-    roi_origin : (int, int) or None
-        First row and column of the frame within the camera's; None: the camera's whole frame.
-    mask_dataset : str
-        Of the pixel mask in the files, "" where there is none (flagged pixels are left out anyhow).
-    patience_s : float
-        How long beyond the exposure a frame may take to be in the file.
-    retries : int
-        How often a frame that did not come is taken again, at the same position.
-    bit_depth : int or None
-        That the frames are expected to have, 8, 16 or 32; None: whatever the detector chooses. It chooses by
-        exposure time and frame rate.
-    """
-
-    shape: tuple[int, int]
-    pixel_size_m: tuple[float, float]
-    distance_m: float
-    write_directory: str
-    read_directory: str
-    roi_origin: tuple[int, int] | None = None
-    mask_dataset: str = ""
-    patience_s: float = 5.0
-    retries: int = 1
-    bit_depth: int | None = None
 
 
 class FrameWriter(HDF5Plugin_V34):
@@ -134,7 +89,8 @@ class EpicsEiger(FileDetector):
         self._energy = energy
         self.external_triggers = False
         self._news = threading.Condition()
-        self._written = self._taken = 0
+        # frames since staging: of the earlier series, that have come, that have been accounted for
+        self._earlier = self._written = self._taken = 0
         self._lost: str | None = None
         self._exposure_s = 0.0
 
@@ -167,6 +123,7 @@ class EpicsEiger(FileDetector):
         self.stage_sigs.clear()
         self.stage_sigs.update(self._settings(name))
         staged = super().stage()
+        self._closing.clear()  # since the last unstaging; arming may wait
         try:
             self._check()
             self._open_file()
@@ -205,7 +162,8 @@ class EpicsEiger(FileDetector):
         """Count the frames that come from now on."""
         # run=False: what was heard last is the number of frames of the file before
         self._counter.subscribe(self._on_written, run=False)
-        self._written, self._taken, self._lost = int(self._counter.get()), 0, None
+        self._earlier = self._taken = 0
+        self._written, self._lost = int(self._counter.get()), None
 
     def _unwatch(self) -> None:
         self._counter.clear_sub(self._on_written)
@@ -219,7 +177,7 @@ class EpicsEiger(FileDetector):
     def _arm(self) -> None:
         self._put_and_see(self.cam.acquire, 1, "arm")
 
-    def arm_anew(self) -> None:
+    def _arm_anew(self) -> None:
         """End the series and begin another one; what was late in the old one has come then."""
         self._put_and_see(self.cam.acquire, 0, "stop")
         self._arm()
@@ -308,13 +266,6 @@ class EpicsEiger(FileDetector):
                 "plugin's computer; create it or set another one"
             )
 
-    def _window(self) -> dict[str, str]:
-        """For stream_resource: what counts of frames that are stored whole."""
-        if self._site.roi_origin is None:
-            return {}
-        spans = zip(self._site.roi_origin, self._site.shape, strict=True)
-        return {"slice": ",".join([":", *(f"{first}:{first + size}" for first, size in spans)])}
-
     def _put_and_see(self, signal: EpicsSignalWithRBV, value: int, what: str) -> None:
         """Write, and wait until it is so."""
         try:
@@ -328,7 +279,7 @@ class EpicsEiger(FileDetector):
 
     def _on_written(self, value: int, **_: Any) -> None:
         with self._news:
-            self._written = int(value)
+            self._written = self._earlier + int(value)
             self._news.notify_all()
 
     def _end(self) -> None:
@@ -342,20 +293,17 @@ class EpicsEiger(FileDetector):
             self._trigger_once()
             if self._written <= self._taken and retries_left:
                 self.log.warning("%s: frame %d did not come; it is taken again", self.name, self._taken)
-                self.arm_anew()
+                self._arm_anew()
             if self._written > self._taken:
                 break
         self._refuse_unless(self._taken + 1)
-        self._taken += 1
-        return self._taken - 1
+        return self.accept(1)
 
     def _trigger_once(self) -> None:
         """Take one frame, and wait until it is in the file or late."""
         self._refuse_unless(self._taken)
         self.cam.special_trigger_button.put(1, wait=False)
-        with self._news:
-            limit_s = self._exposure_s + self._site.patience_s
-            self._news.wait_for(lambda: self._written > self._taken or self._closing.is_set(), limit_s)
+        self._wait_for(lambda: self._written > self._taken, self._exposure_s + self._site.patience_s)
         if self._closing.is_set() and self._written <= self._taken:
             raise self._cut_short()
 
@@ -371,11 +319,40 @@ class EpicsEiger(FileDetector):
         if self._lost:
             raise DetectorError(self._lost)
 
-    def frames_written(self, wanted: int, patience_s: float) -> int:
-        """How many frames are in the file, as soon as there are so many as wanted, or after that time."""
+    @property
+    def line_settings(self) -> Mapping[Any, Any]:
+        """What to set before triggers come from outside, for `sums`; by signal."""
+        return {self.totals_acquire: 1}
+
+    def come(self, count: int, patience_s: float) -> int:
+        """Of so many frames triggered from outside, how many have come; waits for all, but not longer."""
+        self._wait_for(lambda: self._written - self._taken >= count, patience_s)
+        return self._written - self._taken
+
+    def sums(self, count: int) -> list[float]:
+        """Of each of so many frames that have come."""
+        return [float(total) for total in self.totals.get()[:count]]
+
+    def accept(self, count: int) -> int:
+        """So many frames that have come count; the number of the first one."""
+        first, self._taken = self._taken, self._taken + count
+        return first
+
+    def give_up(self, count: int) -> Sequence[int]:
+        """Of so many frames that were triggered none counts; the series ends and another one begins.
+
+        Returns
+        -------
+        sequence of int
+            Numbers of those that are in a file all the same.
+        """
+        self._arm_anew()
+        strays, self._taken = range(self._taken, self._written), self._written
+        return strays
+
+    def _wait_for(self, there: Callable[[], bool], limit_s: float) -> None:
         with self._news:
-            self._news.wait_for(lambda: self._written >= wanted or self._closing.is_set(), patience_s)
-            return self._written
+            self._news.wait_for(lambda: there() or self._closing.is_set(), limit_s)
 
     def _source(self) -> str:
         return f"PV:{self.prefix}HDF1:FullFileName_RBV"

@@ -7,7 +7,8 @@ of frames come through the detector's stream meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class FileWriterEiger(EpicsEiger):
         super().__init__(prefix, **kwargs)
         self._images_per_file = images_per_file
         self._run_name, self._series = "", 1
+        # of the series, and frames since staging: what the documents know of
+        self._files = self._in_files = 0
 
     @property
     def _writer(self) -> Any:
@@ -56,6 +59,7 @@ class FileWriterEiger(EpicsEiger):
 
     def _settings(self, file_name: str) -> Mapping[str, Any]:
         self._run_name, self._series = file_name, 1
+        self._files = self._in_files = 0
         common = super()._settings(file_name)
         return {name: value for name, value in common.items() if not name.startswith("hdf1.")} | {
             "roi1.blocking_callbacks": YES,
@@ -69,6 +73,10 @@ class FileWriterEiger(EpicsEiger):
             "cam.file_path": self._site.write_directory,
         }
 
+    def files_of(self, frames: int) -> int:
+        """See `FileDetector`; the first and the last file may be shared with others."""
+        return 1 + math.ceil((frames - 1) / self._images_per_file)
+
     def _open_file(self) -> None:
         """Arming does."""
 
@@ -80,36 +88,51 @@ class FileWriterEiger(EpicsEiger):
         # the driver forgets the count of the series before when the detector is armed
         SubscriptionStatus(self.cam.armed, lambda value, **_: value == 1).wait(self._site.patience_s)
 
-    def arm_anew(self) -> None:
-        self._put_and_see(self.cam.acquire, 0, "stop")
-        self._announce_frames_that_did_not_come()
-        self._series += 1
-        self.cam.fw_name_pattern.set(self._pattern).wait(self._site.patience_s)
-        self._arm()
-        self._written = self._taken = 0
-
-    def _announce_frames_that_did_not_come(self) -> None:
-        """Those that are in a file nevertheless: whoever joins the files finds an index for each frame.
+    def _arm_anew(self) -> None:
+        """Frames that did not come through the stream and are in a file nevertheless are announced.
 
         They precede the frame that is taken again under its number, and the last one counts.
         """
         assert self._assets is not None
-        file, first = divmod(self._taken, self._images_per_file)
-        path = self._data_file(file)
-        if path.exists():  # the driver has fetched all files when it says that it has stopped
-            self._turn_to(file)
+        for number in self.give_up(1):
+            self._assets.add(number)
+
+    def give_up(self, count: int) -> Sequence[int]:
+        """See `EpicsEiger`; whoever joins the files wants to hear of every frame that is in one."""
+        self._put_and_see(self.cam.acquire, 0, "stop")
+        first, end = self._taken, self._end_of_files()
+        self._turn_to_file_of(end - 1)
+        self._series += 1
+        self.cam.fw_name_pattern.set(self._pattern).wait(self._site.patience_s)
+        self._arm()
+        self._earlier = self._written = self._taken = self._in_files = end
+        self._files = 0
+        return range(first, end)
+
+    def _end_of_files(self) -> int:
+        """Number of the first frame that is in no file of the series."""
+        file, index = divmod(self._taken - self._earlier, self._images_per_file)
+        end = self._taken - index
+        # the driver has fetched all files when it says that it has stopped
+        while (path := self._data_file(file)).exists():
             with h5py.File(path) as handle:
-                for index in range(first, len(handle[DATA_DATASET])):
-                    self._assets.add(index)
+                end += len(handle[DATA_DATASET])
+            file += 1
+        return max(end, self._taken)
 
-    def _take(self) -> int:
-        file, index = divmod(super()._take(), self._images_per_file)
-        self._turn_to(file)
-        return index
+    def accept(self, count: int) -> int:
+        """See `EpicsEiger`."""
+        first = super().accept(count)
+        self._turn_to_file_of(first + count - 1)
+        return first
 
-    def _turn_to(self, file: int) -> None:
+    def _turn_to_file_of(self, number: int) -> None:
+        """Have documents say where this frame lies, and all before it."""
         assert self._assets is not None
-        self._assets.turn_to(self._data_file(file), master=self._master)
+        while self._in_files <= number:
+            self._assets.turn_to(self._in_files, self._data_file(self._files), master=self._master)
+            self._files += 1
+            self._in_files += self._images_per_file
 
     def _data_file(self, number: int) -> Path:
         """File of the series, counted from 0."""
@@ -127,7 +150,7 @@ class FileWriterEiger(EpicsEiger):
             self._site.shape,
             swmr=False,
             master=self._master,
-            **self._window(),
+            **self._site.window,
         )
 
     def _source(self) -> str:

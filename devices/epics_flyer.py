@@ -59,18 +59,7 @@ class EpicsFlyer(LineFlyer):
         self._rested = threading.Event()
 
     def stage(self) -> list[object]:
-        """Stage the detector too, for triggers from outside.
-
-        Raises
-        ------
-        FlightError
-            If the detector writes files of its own.
-        """
-        if self.detector.hdf1 is None:
-            raise FlightError(
-                f'{self.name}: frames of a flight are counted by the plugin HDF1; set writer = "hdf1" in '
-                "[eiger], or take spectro_ptycho"
-            )
+        """Stage the detector too, for triggers from outside."""
         self.detector.external_triggers = True
         try:
             return super().stage()
@@ -87,7 +76,7 @@ class EpicsFlyer(LineFlyer):
             self.exposure: line.exposure_s,
             self.period: line.period_s,
             self.ramp: self._ramp_s,
-            self.detector.totals_acquire: 1,
+            **self.detector.line_settings,
         }
         self._told = {signal: threading.Event() for signal in settings}
         for signal, value in settings.items():
@@ -95,29 +84,28 @@ class EpicsFlyer(LineFlyer):
 
     def _fly(self, line: Line) -> Iterator[Taken]:
         for retries_left in reversed(range(self.detector.retries + 1)):
-            before = self.detector.frames_written(0, 0.0)
             began = self._pass_along(line)
             count = int(self.captured.get(use_monitor=False))
-            written = self.detector.frames_written(before + count, self._patience_s) - before
-            if written == count and (count == line.frames or self._halting.is_set()):
-                yield from self._captured_frames(before, count, began)
+            come = self.detector.come(count, self._patience_s)
+            if come == count and (count == line.frames or self._halting.is_set()):
+                yield from self._captured_frames(count, began)
                 return
-            told = f"{self.name}: {line.frames} frames planned, {count} triggered, {written} in the file"
-            if self._halting.is_set():
-                return
-            if not (retries_left and written < count == line.frames):
+            told = f"{self.name}: {line.frames} frames planned, {count} triggered, {come} in the file"
+            again = retries_left and come < count == line.frames
+            if not (again or self._halting.is_set()):
                 raise FlightError(
                     f"{told}; a frame was lost, or the controller stopped ({self.detector.retries} retries). "
                     "The lines so far are good; look at the detector and its DroppedArrays, then scan again"
                 )
+            self._rest(line)
+            self._strays += self.detector.give_up(count)  # what was late has come then
+            if self._halting.is_set():
+                return
             self.log.warning("%s; the line is flown again", told)
-            self._fly_anew(line, before)
+            self._return(line)
 
-    def _fly_anew(self, line: Line, first: int) -> None:
-        """Leave the frames from this one on aside, and return to where the run-up begins."""
-        self._rest(line)
-        self.detector.arm_anew()  # what was late has come then
-        self._strays += range(first, self.detector.frames_written(0, 0.0))
+    def _return(self, line: Line) -> None:
+        """To where the run-up begins."""
         (x, y), _ = line.ends_m(self._ramp_s)
         (self.stage_axes.x.set(x) & self.stage_axes.y.set(y)).wait()
         self._instruct(line)
@@ -169,17 +157,18 @@ class EpicsFlyer(LineFlyer):
                     "at the motion controller"
                 )
 
-    def _captured_frames(self, first: int, count: int, began: float) -> Iterator[Taken]:
+    def _captured_frames(self, count: int, began: float) -> Iterator[Taken]:
         i0, ring = (monitor.name for monitor in self.detector.companions.monitors)
         keys = {
             self.stage_axes.x.name: self.x_captured,
             self.stage_axes.y.name: self.y_captured,
             i0: self.i0_captured,
             ring: self.ring_captured,
-            self.detector.total.name: self.detector.totals,
         }
         values = {key: [float(value) for value in signal.get()[:count]] for key, signal in keys.items()}
+        values[self.detector.total.name] = self.detector.sums(count)
         times = self.time_captured.get()
+        first = self.detector.accept(count)
         for number in range(count):
             frame = {key: column[number] for key, column in values.items()}
             yield Taken(first + number, began + float(times[number]), frame)

@@ -6,7 +6,7 @@ of images see no frame. Whether a frame has come is asked of the receiver, and s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import EpicsSignalWithRBV
-from ophyd.status import SubscriptionStatus
-from ophyd.utils.errors import WaitTimeoutError
 
 from ptychrome.devices.assets import FrameAssets
-from ptychrome.devices.epics_eiger import YES, DetectorError, EpicsEiger
+from ptychrome.devices.detector_site import DetectorError
+from ptychrome.devices.epics_eiger import YES, EpicsEiger
 from ptychrome.devices.frame_file import DATA_DATASET, MASK_DATASET
 from ptychrome.devices.signals import Quantity
 
@@ -30,6 +29,7 @@ class FrameArrivals(Protocol):
     """What the receiver of the stream knows, `ptychrome.callbacks.sources.streamed.Arrivals`."""
 
     def subscribe(self, listener: Callable[[], None]) -> None: ...
+    def begun(self, since: int = 0) -> list[int]: ...
     def find(self, series: int, number: int, owner: str) -> Path | None: ...
     def ended(self, series: int, owner: str) -> bool: ...
 
@@ -58,7 +58,7 @@ class StreamEiger(EpicsEiger):
         super().__init__(prefix, **kwargs)
         self.image_mask_dataset.put(MASK_DATASET)
         self._arrivals = arrivals
-        self._series: int | None = None
+        self._series, self._over = -1, True
         self._good: tuple[Path, NDArray[np.bool_]] | None = None
         arrivals.subscribe(self._on_arrival)
 
@@ -68,6 +68,7 @@ class StreamEiger(EpicsEiger):
 
     def _watch(self) -> None:
         """Nothing more than `_on_arrival`."""
+        self._earlier = self._taken = 0
 
     def _unwatch(self) -> None:
         """As `_watch`."""
@@ -87,86 +88,136 @@ class StreamEiger(EpicsEiger):
         """As `_open_file`."""
 
     def _arm(self) -> None:
-        before = self.cam.sequence_id.get()
+        """Arm; the series is the one whose header comes then, under the number that the driver names.
+
+        A detector that was restarted may give the number of the series before once more.
+        """
+        before, named = len(self._arrivals.begun()), -1
+
+        def hear(value: int, **_: Any) -> None:
+            nonlocal named
+            named = int(value)
+            self._on_arrival()
+
         super()._arm()
-        begun = SubscriptionStatus(self.cam.sequence_id, lambda value, **_: value != before)
+        self.cam.sequence_id.subscribe(hear)
         try:
-            begun.wait(self._site.patience_s)
-        except WaitTimeoutError as error:
+            self._wait_for(lambda: named in self._arrivals.begun(before), self._site.patience_s)
+        finally:
+            self.cam.sequence_id.clear_sub(hear)
+        begun = self._arrivals.begun(before)
+        if named not in begun:
+            if self._closing.is_set():
+                raise self._cut_short()
             raise DetectorError(
-                f"{self.name} did not begin a series within {self._site.patience_s:g} s "
-                f"({self.cam.sequence_id.pvname} is still {before}); look at the detector's State and Error"
-            ) from error
-        self._series, self._taken = int(self.cam.sequence_id.get()), 0
+                f"{self.name} began no series that is received within {self._site.patience_s:g} s "
+                f"({self.cam.sequence_id.pvname} is {named}, headers came of {begun or 'none'}); look at the "
+                "detector's State and Error, its StreamEnable and who else receives its stream"
+            )
+        self._series, self._over = named, False
 
     def _assets_of(self, name: str) -> FrameAssets:
-        assert self._series is not None
-        return FrameAssets(self.image_key, self._series, DATA_DATASET, self._site.shape, **self._window())
+        return FrameAssets(self.image_key, self._series, DATA_DATASET, self._site.shape, **self._site.window)
 
     def _take(self) -> int:
-        assert self._assets is not None
         for retries_left in reversed(range(self._site.retries + 1)):
-            if self._series is None:
-                self._arm()
-                assert self._series is not None
-                self._assets.turn_to(self._series)
-            index = self._taken
-            path = self._take_once(self._series) or self._end_series(self._series)
-            if path is not None:
-                self._taken = index + 1
-                self._sum(path, index)
-                return index
+            if self._over:
+                self._begin_series()
+            if not self._take_once():
+                self._end_series()
+            if self._found(self._taken) is not None:
+                [(total, brightest)] = self._measured(1)
+                self.total.put(total)
+                self.brightest.put(brightest)
+                return self.accept(1)
             if retries_left:
-                self.log.warning("%s: frame %d did not come; it is taken again", self.name, index)
+                self.log.warning("%s: frame %d did not come; it is taken again", self.name, self._taken)
         raise DetectorError(
             f"{self.name}: a frame did not come through the stream ({self._site.patience_s:g} s after the "
             f"last exposure, {self._site.retries} retries). The frames so far are good; look at the "
             "detector, its StreamDropped and who else receives its stream, then scan again"
         )
 
-    def _take_once(self, series: int) -> Path | None:
-        """Take one frame, and wait until it is on disk; None if it is late."""
-        if self._found(series) is not None:
+    def _take_once(self) -> bool:
+        """Take one frame, and wait until it is on disk; False if it is late."""
+        if self._found(self._taken) is not None:
             raise DetectorError(
-                f"{self.name}: frame {self._taken} of series {series} came without a trigger; something else "
-                "triggers. The frames so far are good"
+                f"{self.name}: frame {self._taken - self._earlier} of series {self._series} came without a "
+                "trigger; something else triggers. The frames so far are good"
             )
         self.cam.special_trigger_button.put(1, wait=False)
-        self._wait_for(lambda: self._found(series) is not None, self._exposure_s + self._site.patience_s)
-        path = self._found(series)
-        if path is None and self._closing.is_set():
+        self._wait_for(lambda: self._found(self._taken) is not None, self._exposure_s + self._site.patience_s)
+        came = self._found(self._taken) is not None
+        if not came and self._closing.is_set():
             raise self._cut_short()
-        return path
+        return came
 
-    def _end_series(self, series: int) -> Path | None:
-        """Have the detector send what it still holds; where the frame is now, None if it is lost."""
+    def _end_series(self) -> None:
+        """Have the detector send what it still holds."""
         assert self._assets is not None
         owner = self._assets.uid
-        self._series = None
         self._put_and_see(self.cam.acquire, 0, "stop")
-        self._wait_for(lambda: self._arrivals.ended(series, owner), self._site.patience_s)
-        return self._found(series)
+        self._wait_for(lambda: self._arrivals.ended(self._series, owner), self._site.patience_s)
+        self._over = True
 
-    def _found(self, series: int) -> Path | None:
+    def _begin_series(self) -> None:
         assert self._assets is not None
-        return self._arrivals.find(series, self._taken, self._assets.uid)
+        self._arm()
+        self._earlier = self._taken
+        self._assets.turn_to(self._taken, self._series)
 
-    def _wait_for(self, there: Callable[[], bool], limit_s: float) -> None:
-        with self._news:
-            self._news.wait_for(lambda: there() or self._closing.is_set(), limit_s)
+    def _found(self, number: int) -> Path | None:
+        """The file of a frame of the series, by its number since staging; None where it is not there."""
+        assert self._assets is not None
+        return self._arrivals.find(self._series, number - self._earlier, self._assets.uid)
 
-    def _sum(self, path: Path, index: int) -> None:
-        """Post the sum of a frame's valid pixels, and the counts of its brightest one."""
+    @property
+    def line_settings(self) -> Mapping[Any, Any]:
+        """None: sums are taken from the frames."""
+        return {}
+
+    def come(self, count: int, patience_s: float) -> int:
+        """See `EpicsEiger`."""
+
+        def come() -> int:
+            # one more than expected: something else triggers
+            numbers = range(self._taken, self._taken + count + 1)
+            return sum(self._found(number) is not None for number in numbers)
+
+        self._wait_for(lambda: come() >= count, patience_s)
+        return come()
+
+    def sums(self, count: int) -> list[float]:
+        """See `EpicsEiger`."""
+        return [total for total, _ in self._measured(count)]
+
+    def give_up(self, count: int) -> Sequence[int]:
+        """See `EpicsEiger`."""
+        self._end_series()
+        triggered = range(self._taken, self._taken + count)
+        strays = [number for number in triggered if self._found(number) is not None]
+        self._taken += count
+        self._begin_series()
+        return strays
+
+    def _measured(self, count: int) -> list[tuple[float, float]]:
+        """Sum of the valid pixels, and counts of the brightest one, of so many frames that have come."""
+        path, first = self._found(self._taken), self._taken - self._earlier
+        if path is None:
+            return []
         row, column = self._site.roi_origin or (0, 0)
         window = slice(row, row + self._site.shape[0]), slice(column, column + self._site.shape[1])
+        measured = []
         with h5py.File(path, "r", swmr=True, locking=False) as file:
-            frame = file[DATA_DATASET][(index, *window)]
             if self._good is None or self._good[0] != path:
                 self._good = path, file[MASK_DATASET][window] == 0
-        good = self._good[1]
-        valid = good & (frame < np.iinfo(frame.dtype).max)
-        self.total.put(float(frame.sum(where=valid, dtype=np.uint64)))
-        self.brightest.put(float(frame.max(where=good, initial=0)))
+            good = self._good[1]
+            for index in range(first, first + count):
+                frame = file[DATA_DATASET][(index, *window)]
+                valid = good & (frame < np.iinfo(frame.dtype).max)
+                total, brightest = frame.sum(where=valid, dtype=np.uint64), frame.max(where=good, initial=0)
+                measured.append((float(total), float(brightest)))
+        return measured
 
     def _source(self) -> str:
         return f"PV:{self.prefix}cam1:SequenceId"

@@ -94,10 +94,27 @@ class FileDetector(Device):
         if self._assets is not None:
             yield from self._assets.collect()
 
-    def announce(self, index: int, count: int = 1) -> None:
-        """Hand over the documents of so many frames from `index` on with the next events; for flyers."""
+    def announce(self, first: int, count: int = 1) -> int:
+        """Hand over documents of frames with the next events; for flyers.
+
+        Parameters
+        ----------
+        first, count : int
+            The frames, counted since staging.
+
+        Returns
+        -------
+        int
+            How many were: those that lie in the same file or series as the first one.
+        """
         if self._assets is not None:
-            self._assets.add(index, count)
+            count = self._assets.together(first, count)
+            self._assets.add(first, count)
+        return count
+
+    def files_of(self, frames: int) -> int:
+        """In how many files or series so many frames in a row may lie."""
+        return 1
 
     def _begin(self, assets: FrameAssets) -> None:
         self._assets = assets
@@ -135,7 +152,7 @@ class FileDetector(Device):
             status.set_exception(error)
 
     def _take(self) -> int:
-        """Expose one frame into the file or series; its index there. Gives up when `_closing` is set."""
+        """Expose one frame into the file or series; its number. Gives up when `_closing` is set."""
         raise NotImplementedError
 
     def _cut_short(self) -> RuntimeError:

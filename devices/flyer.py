@@ -24,13 +24,13 @@ UNSURE = 2  # last frames of a flight cut short: the shutter closes a moment bef
 class LineFlyer(Device):
     """Flies lines; one event of the frames' stream for every frame.
 
-    Bluesky's order: `prepare` with a line, `kickoff`, `complete`, then `collect` twice. The next line may be
-    prepared before that: the stage sets out for it while documents are made. Of a flight that was
-    interrupted nothing has been collected: when its line is prepared again, it takes new frames, and those of
-    the first flight, which are in the detector's file, are announced together with the first of the second
-    under one seq_num (see `ptychrome.devices.assets.FrameAssets`), in a collection of their own, since all
-    frames that are announced in one must be equally many. When the run ends instead, what the flight has
-    brought home is collected.
+    Bluesky's order: `prepare` with a line, `kickoff`, `complete`, then `collect`, as often as `collections`
+    says. The next line may be prepared before that: the stage sets out for it while documents are made. Of a
+    flight that was interrupted nothing has been collected: when its line is prepared again, it takes new
+    frames, and those of the first flight, which are in the detector's file, are announced together with the
+    first of the second under one seq_num (see `ptychrome.devices.assets.FrameAssets`), in a collection of
+    their own, since all frames that are announced in one must be equally many. For the same reason frames of
+    two files are announced in two. When the run ends instead, what the flight has brought home is collected.
 
     Subclasses implement `_fly` and `_rest`, and `_instruct` where there is somebody to tell.
 
@@ -126,6 +126,10 @@ class LineFlyer(Device):
         self.detector.unstage()
         return [*super().unstage(), self.detector]
 
+    def collections(self, frames: int) -> int:
+        """How often to collect after a line of so many frames, until nothing of it is left."""
+        return 1 + self.detector.files_of(frames)
+
     def prepare(self, value: Mapping[str, Any]) -> StatusBase:
         """Move to where the line's run-up begins, as soon as the flight before allows.
 
@@ -150,7 +154,7 @@ class LineFlyer(Device):
         if self._flown is not None and not self._flown.done:
             self._land()
         if line == self._flown_line:
-            self._strays += [taken.index for taken in self._taken]
+            self._strays += [taken.number for taken in self._taken]
             self._taken = []
         self._line = line
         self._halting.clear()
@@ -244,7 +248,7 @@ class LineFlyer(Device):
                 flown.set_exception(error)
                 return
         if self._halting.is_set():
-            self._strays += [taken.index for taken in self._taken[-UNSURE:]]
+            self._strays += [taken.number for taken in self._taken[-UNSURE:]]
             del self._taken[-UNSURE:]
         flown.set_finished()  # documents do not wait for the stage to come to rest
         self._rest(line)
@@ -281,13 +285,12 @@ class LineFlyer(Device):
             self._land()
         if not self._taken:
             return
-        first = self._taken[0].index
-        earlier = sorted(index for index in self._strays if index < first)
-        for index in earlier:
-            self.detector.announce(index)
-        self._strays = [index for index in self._strays if index > first]
-        count = 1 if earlier else len(self._taken)
-        self.detector.announce(first, count)
+        first = self._taken[0].number
+        earlier = sorted(number for number in self._strays if number < first)
+        for number in earlier:
+            self.detector.announce(number)
+        self._strays = [number for number in self._strays if number > first]
+        count = self.detector.announce(first, 1 if earlier else len(self._taken))
         self._announced, self._taken = self._taken[:count], self._taken[count:]
         yield from self.detector.collect_asset_docs()
 

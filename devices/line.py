@@ -52,8 +52,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Taken:
-    """One frame: its index in the detector's file, when it ended, and what was measured, by data key."""
+    """One frame: its number since staging, when it ended, and what was measured, by data key."""
 
-    index: int
+    number: int
     time: float
     values: Mapping[str, float]

@@ -34,10 +34,10 @@ class SimulatedFlyer(LineFlyer):
                 for axis, position, speed in zip(axes, place, line.velocity_m_s, strict=True):
                     axis.pass_by(position, speed)
                 until = began + self._clock.wall_s(number * line.period_s + line.exposure_s)
-                index = self.detector.record(until)
+                taken = self.detector.record(until)
                 values = {axis.name: position for axis, position in zip(axes, place, strict=True)}
                 values |= {signal.name: signal.get() for signal in signals}
-                yield Taken(index, time.time(), values)
+                yield Taken(taken, time.time(), values)
                 if self._halting.is_set():
                     return
         finally:

@@ -23,7 +23,8 @@ class LineFlyer(Protocol):
     ``detector``: a `ptychrome.plans.scan.FrameDetector`; ``stage_axes``: a device with axes ``x`` and ``y``;
     ``readout_s``: from the end of an exposure to the beginning of the next; ``prepare(line)`` and
     ``check_value(line)``, which raises a ValueError, take ``first_m`` and ``last_m``, (x, y) of the stage in
-    the middle of the first and the last exposure, the number of ``frames`` and ``exposure_s``.
+    the middle of the first and the last exposure, the number of ``frames`` and ``exposure_s``;
+    ``collections(frames)``: in how many parts events of a line of so many come at most.
     """
 
     name: str
@@ -32,6 +33,8 @@ class LineFlyer(Protocol):
     readout_s: float
 
     def check_value(self, line: Mapping[str, Any]) -> None: ...
+
+    def collections(self, frames: int) -> int: ...
 
 
 def fly_spectro_ptycho(
@@ -185,12 +188,12 @@ def _fly(flyer: Any, line: Mapping[str, Any], following: Mapping[str, Any] | Non
         if following is not None:
             yield Msg("prepare", flyer, following, group="line")
     except Exception:
-        yield from _collect(flyer)
+        yield from _collect(flyer, line)
         raise
-    yield from _collect(flyer)
+    yield from _collect(flyer, line)
 
 
-def _collect(flyer: Any) -> MsgGenerator[None]:
-    """Twice: frames of an interrupted flight, and the first of this one, go before the others."""
-    for _ in range(2):
+def _collect(flyer: Any, line: Mapping[str, Any]) -> MsgGenerator[None]:
+    """As often as it may take, whatever it takes: when a pause has the line repeated, it may take more."""
+    for _ in range(flyer.collections(line["frames"])):
         yield Msg("collect", flyer, name=STREAM, return_payload=False)

@@ -10,6 +10,7 @@ from typing import Any
 from ophyd import Device
 from ophyd.signal import EpicsSignalBase
 
+from ptychrome.devices.detector_site import DetectorSite
 from ptychrome.devices.epics import (
     EpicsDCM,
     EpicsFrontEnd,
@@ -20,7 +21,7 @@ from ptychrome.devices.epics import (
     EpicsShutter,
     EpicsStage,
 )
-from ptychrome.devices.epics_eiger import DetectorSite, EpicsEiger
+from ptychrome.devices.epics_eiger import EpicsEiger
 from ptychrome.devices.epics_filewriter import FileWriterEiger
 from ptychrome.devices.epics_flyer import EpicsFlyer
 from ptychrome.devices.epics_stream import FrameArrivals, StreamEiger

@@ -98,7 +98,7 @@ class FlyerSettings(_Section):
 
 
 class EigerSettings(_Section):
-    """The detector; see `ptychrome.devices.epics_eiger.DetectorSite`.
+    """The detector; see `ptychrome.devices.detector_site.DetectorSite`.
 
     Attributes
     ----------

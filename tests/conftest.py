@@ -38,7 +38,7 @@ def ioc() -> Iterator[IOCProcess]:
 
 
 @pytest.fixture(scope="session")
-def connect(ioc: IOCProcess, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+def connect(ioc: IOCProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
     """``connect(stage={...})`` makes the devices, with some settings changed, and waits for them."""
     from ptychrome.profiles.beamline import beamline
     from ptychrome.profiles.channel_access import prepare_channel_access
@@ -51,21 +51,32 @@ def connect(ioc: IOCProcess, tmp_path_factory: pytest.TempPathFactory) -> Callab
         "eiger": {"patience_s": PATIENCE_S, "read_directory": frames},
     }
 
+    made = []
+
     def make(arrivals: Any = None, **changes: Any) -> Any:
         sections = {name: {**patient.get(name, {}), **changes.get(name, {})} for name in {*patient, *changes}}
         settings = ioc_settings(ioc.options, **sections)
         prepare_channel_access(settings.channel_access)
         devices = beamline(settings, frames, arrivals)
+        made.append(devices)
         assert devices.wait(PATIENCE_S) == {}
         return devices
 
-    return make
+    yield make
+    # while the IOC still answers: callbacks under way ask it, and Python would wait for them when it exits
+    for device in (device for devices in made for device in devices.devices):
+        device.destroy()
 
 
 @pytest.fixture(scope="session")
 def ca_devices(connect: Callable[..., Any]) -> Any:
     """The devices as the settings have them; tests take `ca`."""
-    return connect()
+    devices = connect()
+    # the first frame of a simulation takes seconds, which some tests have no patience for
+    devices.eiger.stage()
+    devices.eiger.trigger().wait(timeout=PATIENCE_S)
+    devices.eiger.unstage()
+    return devices
 
 
 @pytest.fixture

@@ -34,6 +34,13 @@ PROBE_BYTES = 10_000_000  # room for a few frames of any detector
 
 
 @dataclass(frozen=True)
+class Begun:
+    """The header of a series came."""
+
+    series: int
+
+
+@dataclass(frozen=True)
 class Spooled:
     """Frames that readers can see from now on."""
 
@@ -56,7 +63,7 @@ class Stalled:
     stalled: bool
 
 
-Event = Spooled | Ended | Stalled
+Event = Begun | Spooled | Ended | Stalled
 
 
 @dataclass
@@ -77,7 +84,7 @@ class Spooler:
     directory : Path
         Where the files go; it must exist.
     tell : callable
-        Told of everything that was written, as `Spooled`, `Ended` and `Stalled`.
+        Told of what came and was written, as `Begun`, `Spooled`, `Ended` and `Stalled`.
     report : callable
         Told in one line about everything that is not as it should be.
     min_free_bytes : int
@@ -174,6 +181,7 @@ class Spooler:
         if self._open is not None:
             self._finish(f"series {start.series} began without its end message")
         self._open = _Open(start)
+        self._tell(Begun(start.series))
 
     def _write(self, image: Image) -> None:
         if self._open is None or self._open.start.series != image.series:

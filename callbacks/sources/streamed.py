@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptychrome.callbacks.dispatch import Report
-from ptychrome.callbacks.sources.simplon import Ended, Event, Spooled, Stalled
+from ptychrome.callbacks.sources.simplon import Begun, Ended, Event, Spooled, Stalled
 from ptychrome.callbacks.sources.simplon_file import DATA_DATASET
 from ptychrome.schema import STREAM_MIMETYPE
 
@@ -40,7 +40,9 @@ class Arrivals:
     def __init__(self, patience_s: float = 10.0) -> None:
         self._patience_s = patience_s
         self._changed = threading.Condition()
-        self._series: dict[int, _Series] = {}
+        self._begun: list[int] = []
+        self._series: dict[int, _Series] = {}  # the latest one of each number
+        self._owned: dict[str, _Series] = {}
         self._stalled = False
         self._given_up: dict[str, int] = {}  # owner: frames there were when one was given up
         self._listeners: list[Callable[[], None]] = []
@@ -49,6 +51,9 @@ class Arrivals:
         """Take what the spooler tells; from any thread."""
         with self._changed:
             match event:
+                case Begun(series):
+                    self._begun.append(series)
+                    self._series[series] = _Series()
                 case Spooled(series, path, numbers):
                     entry = self._series.setdefault(series, _Series())
                     if path != entry.path and (entry.path or entry.ended):  # the detector counts anew
@@ -67,14 +72,16 @@ class Arrivals:
         """Have a function called, in any thread, whenever something has arrived."""
         self._listeners.append(listener)
 
+    def begun(self, since: int = 0) -> list[int]:
+        """Numbers of the series whose headers have come, in their order, without so many of the first."""
+        with self._changed:
+            return self._begun[since:]
+
     def find(self, series: int, number: int, owner: str) -> Path | None:
         """The file that holds a frame, or None if it is not there; parameters as for `wait`."""
         with self._changed:
             entry = self._of(series, owner)
-            if number not in entry.numbers:
-                return None
-            entry.owner = owner
-            return Path(entry.path)
+            return self._place(entry, owner) if number in entry.numbers else None
 
     def ended(self, series: int, owner: str) -> bool:
         """Whether no more frames of a series come; parameters as for `wait`."""
@@ -83,8 +90,12 @@ class Arrivals:
 
     def _of(self, series: int, owner: str) -> _Series:
         """What has arrived of the series that this owner means."""
-        entry = self._series.get(series, _Series())
+        entry = self._owned.get(owner) or self._series.get(series, _Series())
         return entry if entry.owner in (None, owner) else _Series()
+
+    def _place(self, entry: _Series, owner: str) -> Path:
+        entry.owner, self._owned[owner] = owner, entry
+        return Path(entry.path)
 
     def wait(self, series: int, number: int, owner: str) -> Path | None:
         """Wait for a frame; the file that holds it, or None if it is lost.
@@ -100,9 +111,8 @@ class Arrivals:
             while True:
                 entry = self._of(series, owner)
                 if number in entry.numbers:
-                    entry.owner = owner
                     self._given_up.pop(owner, None)
-                    return Path(entry.path)
+                    return self._place(entry, owner)
                 if entry.ended or max(entry.numbers, default=0) >= number + REORDERED_FRAMES:
                     return None
                 impatient = self._given_up.get(owner) == len(entry.numbers)
@@ -135,7 +145,7 @@ class StreamedReferences:
         self._pass_on = pass_on
         self._report = report
         self._resources: dict[str, Mapping[str, Any]] = {}
-        self._resolved: set[str] = set()
+        self._rows: dict[str, int] = {}  # of each file, that documents know of
         self._lost: list[tuple[int, int]] = []
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -148,7 +158,7 @@ class StreamedReferences:
             if name == "stop":
                 self._tell_losses()
                 self._resources.clear()
-                self._resolved.clear()
+                self._rows.clear()
             self._pass_on(name, doc)
 
     def close(self) -> None:
@@ -164,16 +174,19 @@ class StreamedReferences:
             if path is None:
                 self._lose(series, number)
                 continue
-            if uid not in self._resolved:
-                self._resolved.add(uid)
+            if uid not in self._rows:
+                self._rows[uid] = 0
                 self._pass_on("stream_resource", self._as_file(self._resources[uid], path))
             seq_num = numbers["start"] + number - indices["start"]
-            one = {
-                "uid": f"{uid}/{number}",
-                "indices": {"start": number, "stop": number + 1},
-                "seq_nums": {"start": seq_num, "stop": seq_num + 1},
-            }
-            self._pass_on("stream_datum", {**datum, **one})
+            # whoever joins files counts their rows; one that holds no frame precedes the frame that counts
+            for row in (*range(self._rows[uid], number), number):
+                one = {
+                    "uid": f"{uid}/{row}",
+                    "indices": {"start": row, "stop": row + 1},
+                    "seq_nums": {"start": seq_num, "stop": seq_num + 1},
+                }
+                self._pass_on("stream_datum", {**datum, **one})
+            self._rows[uid] = max(self._rows[uid], number + 1)
 
     def _as_file(self, resource: Mapping[str, Any], path: Path) -> dict[str, Any]:
         parameters = {key: value for key, value in resource["parameters"].items() if key != "series"}

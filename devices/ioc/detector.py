@@ -199,6 +199,10 @@ class EigerRecords:
         self._message = database[f"{prefix}WriteMessage"] = text()
         self._dropped = database[f"{prefix}DroppedArrays_RBV"]
 
+    def restart(self) -> None:
+        """Count series anew."""
+        self._file_writer.series = 0
+
     async def _put_exposure(self, exposure_s: float) -> None:
         await self._choose_bit_depth(exposure_s, self._period_s.value)
 

@@ -35,6 +35,11 @@ class FileWriterRecords:
         Scalars of ``/entry/instrument/detector`` at the time it is called.
     planned : callable
         Frames that a series which begins now could have.
+
+    Attributes
+    ----------
+    series : int
+        Number of the series that has begun; the driver knows of it when it arms.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class FileWriterRecords:
     ) -> None:
         self._mask, self._fields, self._planned = mask, fields, planned
         self._frames: list[NDArray[np.unsignedinteger]] = []
-        self._files = 0
+        self._files = self.series = 0
         self._name = ""
 
         def add(name: str, make: Callable[[], Any], on_put: Any = None) -> Any:
@@ -64,17 +69,13 @@ class FileWriterRecords:
         self._message = database[f"{prefix}StatusMessage_RBV"] = label()
         self._sequence = database[f"{prefix}SequenceId"] = count(0)
 
-    @property
-    def series(self) -> int:
-        """Number of the series that has begun."""
-        return int(self._sequence.value)
-
     async def _put_path(self, path: str) -> None:
         await self._path_exists.post("Yes" if Path(path).is_dir() else "No")
 
     async def arm(self) -> None:
         """Begin a series, and write its master file."""
-        await self._sequence.post(self._sequence.value + 1)
+        self.series += 1
+        await self._sequence.post(self.series)
         self._frames, self._files = [], 0
         self._name = ""
         if self._enabled.value == "Enable" and self._save.value == "Enable":

@@ -58,8 +58,9 @@ class SimulatedIOC:
     On request, below ``Sim:``: ``Sample`` mounts another sample; ``Dump`` loses the beam; ``CloseFrontEnd``
     shuts it off; ``Stall`` and ``Limit`` take the name of an axis whose next motion fails half-way;
     ``DropFrames`` loses as many frames; ``DelayFrame`` holds the next one up for so many seconds; ``Hang``
-    makes the detector deaf; ``Clock`` is the pace (0: nothing takes time); ``Offline`` takes the beginning
-    of names below the prefix: such records disconnect until it is set to something else.
+    makes the detector deaf; ``Restart`` has it count its series anew; ``Clock`` is the pace (0: nothing takes
+    time); ``Offline`` takes the beginning of names below the prefix: such records disconnect until it is set
+    to something else.
 
     Parameters
     ----------
@@ -158,6 +159,9 @@ class SimulatedIOC:
         async def hang(state: str) -> None:
             self._eiger.hanging = state == "Yes"
 
+        async def restart(_: str) -> None:
+            self._eiger.restart()
+
         async def pace(factor: float) -> None:
             self._clock = Clock(factor)
 
@@ -174,6 +178,7 @@ class SimulatedIOC:
         self._add("Sim:DropFrames", count(0), drop)
         self._add("Sim:DelayFrame", number(), delay)
         self._add("Sim:Hang", choice("No|Yes"), hang)
+        self._add("Sim:Restart", choice("No|Yes"), restart)
         self._add("Sim:Clock", number(self._clock.factor), pace)
         self._add("Sim:Offline", label(), disconnect)
 

@@ -125,8 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         "them while the energies arrive, and compare with the truth of the simulation.",
     )
     demo.add_argument(
-        "--size", choices=("quick", "paper"), default="quick",
-        help="quick (default): P1 and D1, 128² frames, minutes; paper: eight samples, 256² frames, hours",
+        "--size", choices=("tiny", "quick", "paper"), default="quick",
+        help="quick (default): P1 and D1, 128² frames, minutes; paper: eight samples, 256² frames, hours; "
+        "tiny: a part of P1, 64² frames, 21 energies, a minute or two, to see that all works",
     )  # fmt: skip
     demo.add_argument(
         "--particles",

@@ -13,7 +13,7 @@ import pytest
 from dectris.compression import decompress
 
 from ptychrome.callbacks.sources import simplon, simplon_file
-from ptychrome.callbacks.sources.simplon import Ended, Spooled, Spooler, Stalled
+from ptychrome.callbacks.sources.simplon import Begun, Ended, Spooled, Spooler, Stalled
 from ptychrome.callbacks.sources.simplon_messages import Image, MessageError, SeriesStart, parse
 from ptychrome.devices import simplon_encoding as messages
 from ptychrome.devices.simplon_simulator import SimplonSimulator
@@ -81,7 +81,7 @@ def test_every_encoding_is_stored_bit_for_bit(spool, version, encoding, dtype):
     np.testing.assert_array_equal(spool.read(dataset=simplon_file.MASK_DATASET), MASK)
     # nanoseconds of V1 become seconds in double precision
     np.testing.assert_allclose(spool.read(dataset=simplon_file.TIMES_DATASET), [[3.0, 3.5, 0.5]] * 3)
-    assert spool.events == [Spooled(7, str(spool.files[0]), (0, 1, 2)), Ended(7)]
+    assert spool.events == [Begun(7), Spooled(7, str(spool.files[0]), (0, 1, 2)), Ended(7)]
     assert spool.reports == []
 
 
@@ -211,7 +211,7 @@ def test_a_frame_that_comes_twice_stays_as_it_was_and_the_second_is_kept(spool):
 def test_a_series_without_frames_leaves_no_file(spool):
     spool(messages.header_v1(1, CONFIG, MASK), messages.end_v1(1))
     assert list(spool.directory.iterdir()) == []
-    assert spool.events == [Ended(1)]
+    assert spool.events == [Begun(1), Ended(1)]
 
 
 def replaced(parts, part, **fields):

@@ -11,7 +11,7 @@ import hdf5plugin  # noqa: F401  registers the frames' compression
 import numpy as np
 import pytest
 
-from ptychrome.callbacks.sources.simplon import Ended, Spooled, Stalled
+from ptychrome.callbacks.sources.simplon import Begun, Ended, Spooled, Stalled
 from ptychrome.callbacks.sources.simplon_file import DATA_DATASET
 from ptychrome.callbacks.sources.spool_process import StreamReceiver
 from ptychrome.callbacks.sources.streamed import REORDERED_FRAMES, Arrivals, StreamedReferences
@@ -105,12 +105,12 @@ def test_documents_wait_for_the_frame_in_their_order():
     [[Ended(1)], [Spooled(1, "/x", (1 + REORDERED_FRAMES,))]],
     ids=["series ended", "overtaken"],
 )
-def test_a_lost_frame_is_told_and_never_referred_to(afterwards):
+def test_a_lost_frame_is_told_and_its_empty_row_precedes_the_frame_that_counts(afterwards):
     bench = Bench()
     for event in [Spooled(1, "/x", (0, 2)), *afterwards]:
         bench.arrivals(event)
     bench(*documents(1, 0, 1, 2))
-    assert bench.numbers == [(0, 1), (2, 3)]
+    assert bench.numbers == [(0, 1), (1, 3), (2, 3)]
     assert bench.passed[-1][0] == "stop"
     assert bench.reports == ["frame 1 of series 1 was announced and did not come from the detector"]
 
@@ -164,7 +164,19 @@ def test_a_detector_hears_of_its_own_frames_only(tmp_path):
     assert not arrivals.ended(4, "second")
     arrivals(Spooled(4, str(tmp_path / "b.h5"), (0,)))
     assert arrivals.find(4, 0, "second") == tmp_path / "b.h5"
-    assert arrivals.find(4, 0, "first") is None
+    assert arrivals.find(4, 1, "first") == tmp_path / "a.h5"
+
+
+def test_a_header_begins_another_series_even_under_the_number_of_one_that_did_not_end(tmp_path):
+    arrivals = Arrivals()
+    arrivals(Begun(4))
+    arrivals(Spooled(4, str(tmp_path / "a.h5"), (0, 1)))
+    arrivals(Begun(4))
+    assert arrivals.begun() == [4, 4]
+    assert arrivals.begun(1) == [4]
+    assert arrivals.find(4, 0, "second") is None
+    arrivals(Spooled(4, str(tmp_path / "b.h5"), (0,)))
+    assert arrivals.find(4, 0, "second") == tmp_path / "b.h5"
 
 
 def test_the_receiver_stores_frames_and_passes_their_documents_on(tmp_path):

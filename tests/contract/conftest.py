@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 from bluesky import RunEngine
+from bluesky.preprocessors import plan_mutator
+from bluesky.utils import single_gen
 from event_model import DocumentNames, schema_validators, unpack_event_page
 
+from ptychrome.callbacks.sources.spool_process import StreamReceiver
 from ptychrome.devices.simulated import simulated_beamline
 from ptychrome.devices.twin import TwinBeamline
 from ptychrome.plans import fly_spectro_ptycho, rows
@@ -106,6 +109,40 @@ def RE(documents):
     engine.md_validator = validate_start
     engine.subscribe(documents)
     return engine
+
+
+@pytest.fixture
+def before():
+    """``before("trigger", n, act)``: a preprocessor that acts before the n-th message of a kind.
+
+    ``act()`` returns a message for after that one, or None.
+    """
+
+    def preprocessor(command, occurrence, act):
+        seen = 0
+
+        def insert(msg):
+            nonlocal seen
+            seen += msg.command == command
+            if msg.command == command and seen == occurrence:
+                request = act()
+                return (None, None) if request is None else (None, single_gen(request))
+            return None, None
+
+        return lambda plan: plan_mutator(plan, insert)
+
+    return preprocessor
+
+
+@pytest.fixture
+def received(ioc, tmp_path, collect):
+    """Receiver of the IOC's stream, the documents that it passes on, and what it reports."""
+    documents, reports = collect(), []
+    receiver = StreamReceiver(
+        ioc.options.stream, tmp_path, lambda name, doc: documents.all.append((name, doc)), reports.append
+    )
+    yield receiver, documents, reports
+    receiver.close(0)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bluesky import Msg
 from bluesky.preprocessors import plan_mutator
-from bluesky.utils import FailedStatus, RunEngineInterrupted, single_gen
+from bluesky.utils import FailedStatus, RunEngineInterrupted
 
 from ptychrome.plans.spectro_ptycho import spectro_ptycho
 from ptychrome.profiles.beamline_settings import SuspenderSettings
@@ -35,21 +35,6 @@ def scan(ca, **options):
     return spectro_ptycho([ca.eiger], ca.dcm, ca.stage, **options)
 
 
-def at(command, occurrence, act):
-    """A preprocessor that does something before the n-th message of a kind: returns a message, or None."""
-    seen = 0
-
-    def insert(msg):
-        nonlocal seen
-        seen += msg.command == command
-        if msg.command == command and seen == occurrence:
-            request = act()
-            return (None, None) if request is None else (None, single_gen(request))
-        return None, None
-
-    return lambda plan: plan_mutator(plan, insert)
-
-
 def pause():
     return Msg("pause", None, defer=False)
 
@@ -61,11 +46,11 @@ def found(ca):
 @pytest.fixture
 def as_found(ca, until):
     """Whatever a test does, the detector is left as it was found, and shutter and file are closed."""
-    before = found(ca)
+    at_first = found(ca)
     yield
     until(lambda: ca.shutter.is_open.get() == 0, "a closed shutter")
-    assert found(ca) == before
-    assert before["cam.acquire"] == before["hdf1.capture"] == 0
+    assert found(ca) == at_first
+    assert at_first["cam.acquire"] == at_first["hdf1.capture"] == 0
 
 
 def check_frames(documents):
@@ -96,8 +81,10 @@ def check_complete(documents):
 
 
 @pytest.mark.parametrize(("command", "occurrence"), [("set", 5), ("trigger", 4), ("wait", 8), ("save", 5)])
-def test_pause_and_resume_lose_and_double_nothing(RE, documents, ca, as_found, until, command, occurrence):
-    RE.preprocessors.append(at(command, occurrence, pause))
+def test_pause_and_resume_lose_and_double_nothing(
+    RE, documents, before, ca, as_found, until, command, occurrence
+):
+    RE.preprocessors.append(before(command, occurrence, pause))
     with pytest.raises(RunEngineInterrupted):
         RE(scan(ca))
     until(lambda: ca.shutter.is_open.get() == 0, "a closed shutter")
@@ -106,8 +93,8 @@ def test_pause_and_resume_lose_and_double_nothing(RE, documents, ca, as_found, u
 
 
 @pytest.mark.parametrize("end", ["abort", "stop", "halt"])
-def test_ending_early_is_safe(RE, documents, ca, as_found, end):
-    RE.preprocessors.append(at("trigger", 13, pause))
+def test_ending_early_is_safe(RE, documents, before, ca, as_found, end):
+    RE.preprocessors.append(before("trigger", 13, pause))
     with pytest.raises(RunEngineInterrupted):
         RE(scan(ca))
     getattr(RE, end)()
@@ -136,7 +123,7 @@ def test_interrupt_in_a_long_exposure_is_safe(RE, documents, ca, as_found, simul
 
 @pytest.mark.parametrize("fault", ["Dump", "CloseFrontEnd"])
 def test_without_beam_the_scan_waits_and_goes_on_by_itself(
-    RE, documents, ca, as_found, simulate, until, fault
+    RE, documents, before, ca, as_found, simulate, until, fault
 ):
     """The beam is back once the shutter has closed, as it does in every pause."""
     (*suspenders,) = install_suspenders(RE, ca, SuspenderSettings(ring_current_mA=50.0, resume_mA=90.0))
@@ -150,7 +137,7 @@ def test_without_beam_the_scan_waits_and_goes_on_by_itself(
 
         threading.Thread(target=bring_it_back).start()
 
-    RE.preprocessors.append(at("trigger", 13, lose_the_beam))
+    RE.preprocessors.append(before("trigger", 13, lose_the_beam))
     try:
         RE(scan(ca))
     finally:
@@ -161,7 +148,7 @@ def test_without_beam_the_scan_waits_and_goes_on_by_itself(
 
 
 def test_disconnected_stage_suspends_and_the_scan_goes_on_by_itself(
-    RE, documents, ca, as_found, simulate, until
+    RE, documents, before, ca, as_found, simulate, until
 ):
     suspenders = install_suspenders(RE, ca, SuspenderSettings())
 
@@ -175,7 +162,7 @@ def test_disconnected_stage_suspends_and_the_scan_goes_on_by_itself(
 
         threading.Thread(target=reconnect).start()
 
-    RE.preprocessors.append(at("trigger", 13, disconnect))
+    RE.preprocessors.append(before("trigger", 13, disconnect))
     try:
         RE(scan(ca))
     finally:
@@ -216,10 +203,12 @@ def test_motor_that_does_not_arrive_stops_the_scan(
 
 
 @pytest.mark.parametrize(("retries", "lost"), [(1, 1), (3, 3)])
-def test_missing_frame_is_taken_again(RE, documents, connect, ca, as_found, simulate, caplog, retries, lost):
+def test_missing_frame_is_taken_again(
+    RE, documents, before, connect, ca, as_found, simulate, caplog, retries, lost
+):
     """At the same position; the events refer to the frames that are in the file."""
     impatient = connect(eiger={"patience_s": 2.0, "retries": retries})
-    RE.preprocessors.append(at("trigger", 13, lambda: simulate("DropFrames", lost)))
+    RE.preprocessors.append(before("trigger", 13, lambda: simulate("DropFrames", lost)))
     RE(scan(impatient))
     check_complete(documents)
     told = [record.getMessage() for record in caplog.records if "is taken again" in record.getMessage()]
@@ -227,11 +216,13 @@ def test_missing_frame_is_taken_again(RE, documents, connect, ca, as_found, simu
     assert "eiger: frame 4 did not come" in told[0]
 
 
-def test_frame_that_is_only_late_is_neither_lost_nor_doubled(RE, documents, connect, ca, as_found, simulate):
+def test_frame_that_is_only_late_is_neither_lost_nor_doubled(
+    RE, documents, before, connect, ca, as_found, simulate
+):
     """It comes while the series is ended for another try, which is not needed then."""
     impatient = connect(eiger={"patience_s": 2.0})
     late_s = 3.0  # after patience and exposure (0.1 s), before the detector would be late with stopping
-    RE.preprocessors.append(at("trigger", 13, lambda: simulate("DelayFrame", late_s)))
+    RE.preprocessors.append(before("trigger", 13, lambda: simulate("DelayFrame", late_s)))
     RE(scan(impatient))
     check_complete(documents)
     assert sorted(documents.frames().values()) == list(range(12))
@@ -241,11 +232,11 @@ def test_frame_that_is_only_late_is_neither_lost_nor_doubled(RE, documents, conn
 
 
 @pytest.mark.parametrize(("fault", "value"), [("DropFrames", 2), ("Hang", 1)])
-def test_missing_frame_stops_the_scan(RE, documents, connect, ca, as_found, simulate, fault, value):
+def test_missing_frame_stops_the_scan(RE, documents, before, connect, ca, as_found, simulate, fault, value):
     """A detector that gives no frame: after as many retries the scan ends, the frames so far good."""
     impatient = connect(eiger={"patience_s": 2.0})
 
-    RE.preprocessors.append(at("trigger", 13, lambda: simulate(fault, value)))
+    RE.preprocessors.append(before("trigger", 13, lambda: simulate(fault, value)))
     with pytest.raises(FailedStatus) as failure:
         RE(scan(impatient))
     cause = str(failure.value.__cause__)

@@ -7,14 +7,13 @@ import h5py
 import hdf5plugin  # noqa: F401  (the filter that the frames are compressed with)
 import numpy as np
 import pytest
+import zmq
 from bluesky import Msg, RunEngine
-from bluesky.preprocessors import plan_mutator
-from bluesky.utils import FailedStatus, RunEngineInterrupted, single_gen
+from bluesky.utils import FailedStatus, RunEngineInterrupted
 
 from ptychrome.callbacks.intake import Intake
 from ptychrome.callbacks.reconstruct import geometry_at, load
-from ptychrome.callbacks.sources.spool_process import StreamReceiver
-from ptychrome.devices.epics_flyer import FlightError
+from ptychrome.devices.detector_site import DetectorError
 from ptychrome.plans import choose_exposure, spectro_ptycho
 from ptychrome.profiles.errors import UserError
 
@@ -22,17 +21,6 @@ ENERGIES = [5420.0, 5465.5, 5480.25]
 TRAJECTORY = {"kind": "points", "x": [-1e-7, 0.0, 1e-7, 2e-7], "y": [0.0, 3e-7, 0.0, -3e-7]}
 MASK = "/entry/instrument/detector/detectorSpecific/pixel_mask"
 SETTINGS = "acquire trigger_mode manual_trigger num_triggers num_images data_source stream_enable"
-
-
-@pytest.fixture
-def received(ioc, tmp_path, collect):
-    """Receiver of the IOC's stream, the documents that it passes on, and what it reports."""
-    documents, reports = collect(), []
-    receiver = StreamReceiver(
-        ioc.options.stream, tmp_path, lambda name, doc: documents.all.append((name, doc)), reports.append
-    )
-    yield receiver, documents, reports
-    receiver.close(0)
 
 
 @pytest.fixture
@@ -73,21 +61,6 @@ def record(beamline, consumer, *preprocessors):
         engine.resume()
 
 
-def before_trigger(occurrence, act):
-    """A preprocessor that does something before the n-th trigger: returns a message, or None."""
-    seen = 0
-
-    def insert(msg):
-        nonlocal seen
-        seen += msg.command == "trigger"
-        if msg.command == "trigger" and seen == occurrence:
-            request = act()
-            return (None, None) if request is None else (None, single_gen(request))
-        return None, None
-
-    return lambda plan: plan_mutator(plan, insert)
-
-
 def check_sums(documents):
     """Every position once, each with the frame whose sum its event carries."""
     assert documents.stop["exit_status"] == "success"
@@ -118,11 +91,11 @@ def test_frames_are_those_that_hdf1_writes(ca, connect, collect, simulate, strea
     record(connect(eiger=roi), theirs)
     simulate("Sample", "P1")
     beamline = streaming(**roi)
-    before = found(beamline)
+    at_first = found(beamline)
     captured = ca.eiger.hdf1.num_captured.get(), ca.eiger.cam.num_images_counter.get()
     record(beamline, receiver)
     assert receiver.close(60)
-    assert found(beamline) == before
+    assert found(beamline) == at_first
     assert (ca.eiger.hdf1.num_captured.get(), ca.eiger.cam.num_images_counter.get()) == (captured[0], 0)
     if not roi:
         check_sums(ours)
@@ -136,9 +109,9 @@ def test_frames_are_those_that_hdf1_writes(ca, connect, collect, simulate, strea
     assert reports == []
 
 
-def test_pause_loses_and_doubles_nothing(ca, streaming, received):
+def test_pause_loses_and_doubles_nothing(ca, streaming, received, before):
     receiver, documents, reports = received
-    record(streaming(), receiver, before_trigger(13, lambda: Msg("pause", None, defer=False)))
+    record(streaming(), receiver, before("trigger", 13, lambda: Msg("pause", None, defer=False)))
     assert receiver.close(60)
     check_sums(documents)
     assert reports == []
@@ -146,12 +119,12 @@ def test_pause_loses_and_doubles_nothing(ca, streaming, received):
 
 @pytest.mark.parametrize(("fault", "value", "series"), [("DropFrames", 1, 2), ("DelayFrame", 8.0, 2)])
 def test_frame_that_did_not_come_is_taken_again(
-    ca, streaming, received, simulate, caplog, fault, value, series
+    ca, streaming, received, before, simulate, caplog, fault, value, series
 ):
     """The one that is only late comes while its series is ended, and is not taken again."""
     receiver, documents, _ = received
     beamline = streaming(patience_s=6.0, retries=1)
-    record(beamline, receiver, before_trigger(13, lambda: simulate(fault, value)))
+    record(beamline, receiver, before("trigger", 13, lambda: simulate(fault, value)))
     assert receiver.close(60)
     check_sums(documents)
     assert len(documents.of("stream_resource")) == series
@@ -159,18 +132,51 @@ def test_frame_that_did_not_come_is_taken_again(
     assert told == (["eiger: frame 4 did not come; it is taken again"] if fault == "DropFrames" else [])
 
 
-def test_missing_frame_stops_the_scan(ca, streaming, received, simulate):
+def test_missing_frame_stops_the_scan(ca, streaming, received, before, simulate):
     receiver, documents, _ = received
     beamline = streaming(patience_s=2.0, retries=1)
-    before = found(beamline)
+    at_first = found(beamline)
     with pytest.raises(FailedStatus) as failure:
-        record(beamline, receiver, before_trigger(13, lambda: simulate("DropFrames", 2)))
+        record(beamline, receiver, before("trigger", 13, lambda: simulate("DropFrames", 2)))
     assert "a frame did not come through the stream (2 s after" in str(failure.value.__cause__)
     assert receiver.close(60)
     assert documents.stop["exit_status"] == "fail"
     assert len(documents.events()) == 4
-    assert found(beamline) == before
+    assert found(beamline) == at_first
     assert beamline.shutter.is_open.get() == 0
+
+
+def test_a_detector_that_counts_its_series_anew_gives_other_frames(
+    ca, streaming, received, simulate, collect
+):
+    """Two scans whose only series has the same number."""
+    receiver, documents, reports = received
+    beamline = streaming()
+    uris = []
+    for _ in range(2):
+        simulate("Restart", 1)
+        record(beamline, receiver)
+        assert beamline.eiger.cam.sequence_id.get() == 1
+    assert receiver.close(60)
+    runs = [name for name, _ in documents.all].index("stop") + 1
+    for scan_of in (documents.all[:runs], documents.all[runs:]):
+        one = collect(scan_of)
+        check_sums(one)
+        uris += [resource["uri"] for resource in one.of("stream_resource")]
+    assert len(set(uris)) == 2
+    assert reports == []
+
+
+def test_a_stream_that_somebody_else_receives_is_noticed_at_once(ca, ioc, streaming, received):
+    receiver, *_ = received
+    beamline = streaming(patience_s=2.0)
+    at_first = found(beamline)
+    receiver.close(60)
+    with zmq.Context() as context, context.socket(zmq.PULL) as other:
+        other.connect(ioc.options.stream)
+        with pytest.raises(DetectorError, match=r"began no series that is received within 2 s .* of none"):
+            beamline.eiger.stage()
+    assert found(beamline) == at_first
 
 
 def test_exposures_are_chosen_by_frames_of_the_stream(ca, streaming):
@@ -182,9 +188,7 @@ def test_exposures_are_chosen_by_frames_of_the_stream(ca, streaming):
     assert chosen == pytest.approx(0.1, rel=0.033)
 
 
-def test_what_does_not_go_with_the_stream_is_refused(ca, connect, streaming):
-    with pytest.raises(FlightError, match=r'set writer = "hdf1"'):
-        streaming().flyer.stage()
+def test_a_stream_that_nobody_receives_is_refused(connect):
     with pytest.raises(UserError, match="nobody receives tcp://x:9999"):
         connect(eiger={"writer": "stream", "stream": "tcp://x:9999"})
     with pytest.raises(ValueError, match="expected its address"):

@@ -9,12 +9,10 @@ import hdf5plugin  # noqa: F401  (the filter that the frames are compressed with
 import numpy as np
 import pytest
 from bluesky import Msg, RunEngine
-from bluesky.preprocessors import plan_mutator
-from bluesky.utils import RunEngineInterrupted, single_gen
+from bluesky.utils import RunEngineInterrupted
 
 from ptychrome.callbacks.intake import Intake
 from ptychrome.callbacks.reconstruct import geometry_at, load
-from ptychrome.devices.epics_flyer import FlightError
 from ptychrome.plans.spectro_ptycho import spectro_ptycho
 
 ENERGIES = [5420.0, 5465.5, 5480.25]
@@ -48,21 +46,6 @@ def record(beamline, documents, *preprocessors):
     except RunEngineInterrupted:
         engine.resume()
     return documents
-
-
-def before_trigger(occurrence, act):
-    """A preprocessor that does something before the n-th trigger: returns a message, or None."""
-    seen = 0
-
-    def insert(msg):
-        nonlocal seen
-        seen += msg.command == "trigger"
-        if msg.command == "trigger" and seen == occurrence:
-            request = act()
-            return (None, None) if request is None else (None, single_gen(request))
-        return None, None
-
-    return lambda plan: plan_mutator(plan, insert)
 
 
 def path_of(uri):
@@ -116,11 +99,11 @@ def found(beamline):
 def test_frames_are_those_that_hdf1_writes(ca, connect, collect, simulate, roi):
     """Nuisances on: they depend on the order of exposures only. The analysis reads the same data."""
     files = connect(eiger={"writer": "filewriter", "images_per_file": PER_FILE, **roi})
-    before = found(files)
+    at_first = found(files)
     theirs = record(connect(eiger=roi), collect())
     simulate("Sample", "P1")
     ours = record(files, collect())
-    assert found(files) == before
+    assert found(files) == at_first
     if not roi:
         check_sums(ours)
     check_every_frame_is_announced(ours)
@@ -143,22 +126,22 @@ def test_master_links_to_the_data_files(ca, filewriter, collect):
     np.testing.assert_array_equal(linked, [frame for _, frame in sorted(frames_of(documents).items())])
 
 
-def test_pause_loses_and_doubles_nothing(ca, filewriter, collect):
-    documents = record(filewriter, collect(), before_trigger(13, lambda: Msg("pause", None, defer=False)))
+def test_pause_loses_and_doubles_nothing(ca, filewriter, collect, before):
+    documents = record(filewriter, collect(), before("trigger", 13, lambda: Msg("pause", None, defer=False)))
     assert documents.stop["exit_status"] == "success"
     check_sums(documents)
     check_every_frame_is_announced(documents)
 
 
 @pytest.mark.parametrize(("fault", "value"), [("DropFrames", 1), ("DelayFrame", 3.0)])
-def test_frame_that_the_stream_lost_is_taken_again(ca, connect, collect, simulate, fault, value):
+def test_frame_that_the_stream_lost_is_taken_again(ca, connect, collect, before, simulate, fault, value):
     """Or that comes through it too late. It is in the file: indices must not shift by it."""
     files = connect(
         eiger={"writer": "filewriter", "images_per_file": PER_FILE, "patience_s": 2.0, "retries": 1}
     )
-    before = found(files)
-    documents = record(files, collect(), before_trigger(13, lambda: simulate(fault, value)))
-    assert found(files) == before
+    at_first = found(files)
+    documents = record(files, collect(), before("trigger", 13, lambda: simulate(fault, value)))
+    assert found(files) == at_first
     assert documents.stop["exit_status"] == "success"
     check_sums(documents)
     check_every_frame_is_announced(documents)
@@ -168,13 +151,7 @@ def test_frame_that_the_stream_lost_is_taken_again(ca, connect, collect, simulat
 
 def test_directory_that_is_not_there_is_refused(ca, connect):
     eiger = connect(eiger={"writer": "filewriter", "write_directory": "/nowhere/at/all"}).eiger
-    before = eiger.cam.fw_enable.get(), eiger.cam.file_path.get()
+    at_first = eiger.cam.fw_enable.get(), eiger.cam.file_path.get()
     with pytest.raises(RuntimeError, match="cannot write to /nowhere/at/all: no such directory"):
         eiger.stage()
-    assert (eiger.cam.fw_enable.get(), eiger.cam.file_path.get()) == before
-
-
-def test_flights_are_refused(connect):
-    flyer = connect(eiger={"writer": "filewriter"}).flyer
-    with pytest.raises(FlightError, match=r'set writer = "hdf1"'):
-        flyer.stage()
+    assert (eiger.cam.fw_enable.get(), eiger.cam.file_path.get()) == at_first

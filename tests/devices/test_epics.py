@@ -11,7 +11,7 @@ from epics.ca import get as ca_get
 
 from ptychrome.devices import epics, simulated
 from ptychrome.devices.bragg import bragg_angle_deg, fixed_exit_gap_mm
-from ptychrome.devices.epics_eiger import DetectorError
+from ptychrome.devices.detector_site import DetectorError
 from ptychrome.devices.motion import MotionError
 
 DEADLINE_S = 60  # only a test that fails waits so long

@@ -68,10 +68,6 @@ MISTAKES = {
     "unknown recipe": ([*PROCESS, "--recipe", "best9"], ["best9", "live", "paper"]),
     "unknown recipe of the demo": (["demo", "--no-serve", "--recipe", "best9"], ["best9", "live", "paper"]),
     "unknown particle": (["demo", "--no-serve", "--particles", "P1,Q7"], ["Q7", "P1", "LiVO3"]),
-    "flights whose frames nobody counts": (
-        ["demo", "--no-serve", "--fly", "--frames", "stream", "--control", "epics"],
-        ["--fly", "--frames files"],
-    ),
     "missing file": (["process", "nowhere.cxi", "--out", "out.nxs"], ["nowhere.cxi", "no such file"]),
     "one of two files missing": (["process", "good.cxi", "no.cxi", "--out", "out.nxs"], ["no.cxi"]),
     "empty folder": (["process", "folder", "--out", "out.nxs"], ["folder", "no CXI file"]),
