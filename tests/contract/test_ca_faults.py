@@ -195,15 +195,16 @@ def test_disconnected_stage_suspends_and_the_scan_goes_on_by_itself(
 def test_motor_that_does_not_arrive_stops_the_scan(
     RE, documents, ca, as_found, simulate, fault, axis, message
 ):
-    moves = 3 if axis == "Stage:X" else 1  # the third position, or the second energy
-    target = ca.stage.x if axis == "Stage:X" else ca.dcm.energy
+    stage = axis == "Stage:X"
+    # the stage sets out for the third position at its second preparation; the second energy is simply set
+    command, target = ("prepare", ca.stage) if stage else ("set", ca.dcm.energy)
     begun = 0
 
     def prepare(msg):
         nonlocal begun
-        if msg.command == "set" and msg.obj is target:
+        if msg.command == command and msg.obj is target:
             begun += 1
-            if begun == moves + (target is ca.dcm.energy):
+            if begun == 2:
                 simulate(fault, axis)
         return None, None
 
@@ -212,7 +213,7 @@ def test_motor_that_does_not_arrive_stops_the_scan(
         RE(scan(ca))
     assert re.search(message, str(failure.value.__cause__))
     assert documents.stop["exit_status"] == "fail"
-    assert check_frames(documents) == (2 if target is ca.stage.x else 4)
+    assert check_frames(documents) == (2 if stage else 4)
 
 
 @pytest.mark.parametrize(("retries", "lost"), [(1, 1), (3, 3)])
