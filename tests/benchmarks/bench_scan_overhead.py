@@ -40,6 +40,7 @@ from bluesky import RunEngine  # noqa: E402
 from bluesky import plan_stubs as bps  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
+from ptychrome.devices.flyer import RAMP_S  # noqa: E402
 from ptychrome.devices.simulated import simulated_beamline  # noqa: E402
 from ptychrome.devices.twin import TwinBeamline  # noqa: E402
 from ptychrome.plans import fly_spectro_ptycho, rows, spectro_ptycho, square  # noqa: E402
@@ -51,7 +52,7 @@ from ptychrome.schema import validate_start  # noqa: E402
 
 FIRST_EV, STEP_EV, STEP_M = 5474.0, 0.75, 150e-9
 STEP_S = STEP_M / 20e-6 + 0.005  # of the simulated stage, both ways of control: velocity and settling
-TURN_S = 2 * 0.02  # of the flyers: run-down and run-up
+TURN_S = STEP_S + RAMP_S  # of the flyers: step to the next line, which begins with the run-down, and run-up
 
 
 def scan_s(RE: RunEngine, beamline: Any, arguments: argparse.Namespace) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from ptychrome.plans.spectro_ptycho import spectro_ptycho
 from ptychrome.profiles.beamline_settings import SuspenderSettings
 from ptychrome.profiles.suspenders import install_suspenders
 
+DEADLINE_S = 60.0  # for what must happen; only a test that fails waits so long
 ENERGIES = [5420.0, 5465.5, 5480.25]
 TRAJECTORY = {"kind": "points", "x": [-1e-7, 0.0, 1e-7, 2e-7], "y": [0.0, 3e-7, 0.0, -3e-7]}
 MASK = "/entry/instrument/detector/detectorSpecific/pixel_mask"
@@ -95,12 +96,16 @@ def check_complete(documents):
     assert [(d["dcm_energy_setpoint"], d["stage_x"], d["stage_y"]) for d in data] == expected
 
 
-@pytest.mark.parametrize(("command", "occurrence"), [("set", 5), ("trigger", 4), ("wait", 8), ("save", 5)])
+@pytest.mark.parametrize(
+    ("command", "occurrence"), [("set", 5), ("trigger", 4), ("wait", 8), ("prepare", 3), ("save", 5)]
+)
 def test_pause_and_resume_lose_and_double_nothing(RE, documents, ca, as_found, until, command, occurrence):
     RE.preprocessors.append(at(command, occurrence, pause))
     with pytest.raises(RunEngineInterrupted):
         RE(scan(ca))
     until(lambda: ca.shutter.is_open.get() == 0, "a closed shutter")
+    for axis in (ca.stage.x, ca.stage.y):
+        axis.set(3e-6).wait(timeout=DEADLINE_S)  # somebody looks around meanwhile
     RE.resume()
     check_complete(documents)
 
