@@ -53,7 +53,8 @@ class Heading:
 
     def stop(self, *, success: bool = False) -> None:
         """Stop where it is."""
-        self._heading = None
+        if self._heading is not None and (self._heading.success or not self._heading.done):
+            self._heading = None  # one that has failed is heard of yet: ophyd stops its axis, too
         super().stop(success=success)  # type: ignore[misc]
 
     def _goes_on(self, move: StatusBase) -> bool:
