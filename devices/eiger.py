@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
-from ophyd import Signal
+from ophyd import DeviceStatus, Signal
 
 from ptychrome.devices.assets import FrameAssets
 from ptychrome.devices.clock import Clock
@@ -72,6 +72,7 @@ class SimulatedEiger(FileDetector):
         self.bit_depth.put(int(model.bit_depth))
         self._clock = clock or Clock()
         self._file: FrameFile | SimulatedSeries | None = None
+        self._triggered = self._ended = 0.0
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -113,8 +114,14 @@ class SimulatedEiger(FileDetector):
         self._file = FrameFile(path, self._model.mask, self._file_fields(), self._model.bit_depth)
         return path
 
+    def trigger(self) -> DeviceStatus:
+        """As of every `FileDetector`; the exposure begins now, or when the one before has ended."""
+        self._triggered = time.monotonic()
+        return super().trigger()
+
     def _take(self) -> int:
-        return self.record(time.monotonic() + self._clock.wall_s(float(self.exposure_time.get())))
+        began = max(self._triggered, self._ended)
+        return self.record(began + self._clock.wall_s(float(self.exposure_time.get())))
 
     def record(self, until: float) -> int:
         """Expose one frame into the file or series, now.
@@ -142,9 +149,11 @@ class SimulatedEiger(FileDetector):
         frame = self._expose(float(self.exposure_time.get()))
         total = self._sum(frame)
         brightest = float(frame.max(where=self._model.mask == 0, initial=0))
+        stored = as_stored(frame, self._model.bit_depth)
         if self._closing.wait(max(until - time.monotonic(), 0.0)):
             raise self._cut_short()
-        index = self._file.append(as_stored(frame, self._model.bit_depth))
+        self._ended = time.monotonic()
+        index = self._file.append(stored)
         self.total.put(total)
         self.brightest.put(brightest)
         return index

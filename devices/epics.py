@@ -17,10 +17,11 @@ from ophyd.status import StatusBase, SubscriptionStatus
 
 from ptychrome.devices.dcm import DCM, EXIT_OFFSET_MM
 from ptychrome.devices.metres import Metres, MetresRO
-from ptychrome.devices.motion import Arriving
+from ptychrome.devices.motion import Arriving, RasterStage
 from ptychrome.devices.shutter import Shutter
 
 REST_S = 10.0  # a motor that was stopped rests by then
+SAME_M = 1e-12  # set points that differ by less are one: conversion of units rounds
 
 
 class Motor(Arriving, EpicsMotor):
@@ -32,7 +33,7 @@ class Motor(Arriving, EpicsMotor):
         See `Arriving`.
     """
 
-    user_setpoint = Cpt(EpicsSignal, ".VAL", limits=True, auto_monitor=True, kind="omitted")
+    user_setpoint = Cpt(EpicsSignal, ".VAL", limits=True, kind="omitted")
     hints = PositionerBase.hints  # as the kind of the whole axis says; ophyd's would plot every motor
 
     def __init__(self, *args: Any, tolerance: float = Arriving.tolerance, **kwargs: Any) -> None:
@@ -84,7 +85,7 @@ class StageMotor(Motor):
         m.
     """
 
-    user_setpoint = Cpt(Metres, ".VAL", limits=True, auto_monitor=True, kind="omitted")
+    user_setpoint = Cpt(Metres, ".VAL", limits=True, kind="omitted")
     user_readback = Cpt(MetresRO, ".RBV", auto_monitor=True, kind="hinted")
     low_limit_switch = Cpt(HeardOf, ".LLS", auto_monitor=True, kind="omitted")
     high_limit_switch = Cpt(HeardOf, ".HLS", auto_monitor=True, kind="omitted")
@@ -98,6 +99,14 @@ class StageMotor(Motor):
     @user_readback.sub_value
     def _pos_changed(self, value: float, **_: Any) -> None:
         self._set_position(value)
+
+    def stands_at(self, position: float) -> bool:
+        """Whether the record was sent nowhere else since, by anybody, and rests there."""
+        return (
+            abs(self.user_setpoint.get() - position) < SAME_M
+            and self.motor_done_move.get() == 1
+            and self.complaint(position) is None
+        )
 
 
 class PiezoAxis(Arriving, PVPositionerPC):
@@ -113,7 +122,7 @@ class PiezoAxis(Arriving, PVPositionerPC):
         See `Arriving`.
     """
 
-    setpoint = Cpt(Metres, "", limits=True, kind="omitted")
+    setpoint = Cpt(Metres, "", limits=True, auto_monitor=True, kind="omitted")
     readback = FCpt(MetresRO, "{prefix}{readback_suffix}", auto_monitor=True, kind="hinted")
 
     def __init__(
@@ -148,6 +157,10 @@ class PiezoAxis(Arriving, PVPositionerPC):
 
         self._move_changed(value=1 - self.done_value)
         self.setpoint.put(position, wait=False, callback=settled)
+
+    def stands_at(self, position: float) -> bool:
+        """Whether the record was sent nowhere else since, by anybody, and stands there."""
+        return abs(self.setpoint.get() - position) < SAME_M and self.complaint(position) is None
 
     def complaint(self, target: float, error: Exception | None = None) -> str | None:
         """As `Arriving.complaint`; asks for the readback only where the last one heard of is elsewhere."""
@@ -230,7 +243,7 @@ class _Stage(Device):
         super().__init__(prefix, **kwargs)
 
 
-class EpicsStage(_Stage):
+class EpicsStage(RasterStage, _Stage):
     """Piezo raster stage behind set-point and readback records: translation of the sample, CXI frame, m.
 
     Parameters
@@ -245,7 +258,7 @@ class EpicsStage(_Stage):
     y = FCpt(PiezoAxis, "{prefix}{_y}", egu="m", kind="hinted")
 
 
-class EpicsMotorStage(_Stage):
+class EpicsMotorStage(RasterStage, _Stage):
     """Raster stage of two motor records: translation of the sample in the CXI frame, m."""
 
     x = FCpt(StageMotor, "{prefix}{_x}", kind="hinted")

@@ -44,11 +44,11 @@ class EpicsFlyer(LineFlyer):
     go = Cpt(EpicsSignal, "Go", kind="omitted")
     abort = Cpt(EpicsSignal, "Abort", kind="omitted")
     captured = Cpt(EpicsSignalRO, "Captured", auto_monitor=True, kind="omitted")
-    x_captured = Cpt(EpicsSignalRO, "X", kind="omitted")
-    y_captured = Cpt(EpicsSignalRO, "Y", kind="omitted")
-    i0_captured = Cpt(EpicsSignalRO, "I0", kind="omitted")
-    ring_captured = Cpt(EpicsSignalRO, "Ring", kind="omitted")
-    time_captured = Cpt(EpicsSignalRO, "Time", kind="omitted")
+    x_captured = Cpt(EpicsSignalRO, "X", auto_monitor=True, kind="omitted")
+    y_captured = Cpt(EpicsSignalRO, "Y", auto_monitor=True, kind="omitted")
+    i0_captured = Cpt(EpicsSignalRO, "I0", auto_monitor=True, kind="omitted")
+    ring_captured = Cpt(EpicsSignalRO, "Ring", auto_monitor=True, kind="omitted")
+    time_captured = Cpt(EpicsSignalRO, "Time", auto_monitor=True, kind="omitted")
 
     detector: EpicsEiger
 
@@ -84,11 +84,11 @@ class EpicsFlyer(LineFlyer):
 
     def _fly(self, line: Line) -> Iterator[Taken]:
         for retries_left in reversed(range(self.detector.retries + 1)):
-            began = self._pass_along(line)
-            count = int(self.captured.get(use_monitor=False))
+            began, heard = self._pass_along(line)
+            count = line.frames if heard else int(self.captured.get(use_monitor=False))
             come = self.detector.come(count, self._patience_s)
             if come == count and (count == line.frames or self._halting.is_set()):
-                yield from self._captured_frames(count, began)
+                yield from self._captured_frames(count, began, heard)
                 return
             told = f"{self.name}: {line.frames} frames planned, {count} triggered, {come} in the file"
             again = retries_left and come < count == line.frames
@@ -110,8 +110,8 @@ class EpicsFlyer(LineFlyer):
         (self.stage_axes.x.set(x) & self.stage_axes.y.set(y)).wait()
         self._instruct(line)
 
-    def _pass_along(self, line: Line) -> float:
-        """Fly once; the time of the first trigger."""
+    def _pass_along(self, line: Line) -> tuple[float, bool]:
+        """Fly once; the time of the first trigger, and whether updates of all that was captured have come."""
         for signal, told in self._told.items():
             if not told.wait(self._patience_s):
                 raise FlightError(
@@ -119,10 +119,13 @@ class EpicsFlyer(LineFlyer):
                     "look at the motion controller"
                 )
         self._rested.clear()
-        over = threading.Event()
+        over, begun, heard = threading.Event(), threading.Event(), threading.Event()
 
         def count_frames(value: int, **_: Any) -> None:
-            if value == line.frames:
+            if value == 0:
+                begun.set()  # what comes from now on is not of the flight before
+            elif value == line.frames and begun.is_set():
+                heard.set()
                 over.set()
 
         def end(**_: Any) -> None:
@@ -136,7 +139,7 @@ class EpicsFlyer(LineFlyer):
             self._wait_for(over, line)
         finally:
             self.captured.clear_sub(count_frames)
-        return began
+        return began, heard.is_set()
 
     def _rest(self, line: Line) -> None:
         self._wait_for(self._rested, line)
@@ -157,7 +160,7 @@ class EpicsFlyer(LineFlyer):
                     "at the motion controller"
                 )
 
-    def _captured_frames(self, count: int, began: float) -> Iterator[Taken]:
+    def _captured_frames(self, count: int, began: float, heard: bool) -> Iterator[Taken]:
         i0, ring = (monitor.name for monitor in self.detector.companions.monitors)
         keys = {
             self.stage_axes.x.name: self.x_captured,
@@ -165,10 +168,10 @@ class EpicsFlyer(LineFlyer):
             i0: self.i0_captured,
             ring: self.ring_captured,
         }
-        values = {key: [float(value) for value in signal.get()[:count]] for key, signal in keys.items()}
+        values = {key: signal.get(use_monitor=heard) for key, signal in keys.items()}
+        times = self.time_captured.get(use_monitor=heard)
         values[self.detector.total.name] = self.detector.sums(count)
-        times = self.time_captured.get()
         first = self.detector.accept(count)
         for number in range(count):
-            frame = {key: column[number] for key, column in values.items()}
+            frame = {key: float(column[number]) for key, column in values.items()}
             yield Taken(first + number, began + float(times[number]), frame)

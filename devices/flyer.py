@@ -18,6 +18,10 @@ from ptychrome.devices.assets import Document
 from ptychrome.devices.file_detector import FileDetector
 from ptychrome.devices.line import Line, Taken
 
+# Of a piezo scanner of 100 µm with its first resonance at 350 Hz (Queensgate NPS-XY-100A). A controller that
+# shapes its ramps settles within one period of the resonance, 3 ms (PI, InputShaping); a simple one follows
+# at a tenth of the resonance (PI), with a time constant of 4.5 ms, and needs three of them.
+RAMP_S = 0.005
 UNSURE = 2  # last frames of a flight cut short: the shutter closes a moment before the flyer is told
 
 
@@ -41,7 +45,7 @@ class LineFlyer(Device):
     stage : device
         With positioners ``x`` and ``y``, m.
     dcm : readable
-        Read before every line.
+        Read before every line, while the stage moves there.
     max_speed_m_s : float
         Of the stage, on a line.
     ramp_s : float
@@ -65,7 +69,7 @@ class LineFlyer(Device):
         stage: Any,
         dcm: Any,
         max_speed_m_s: float,
-        ramp_s: float = 0.02,
+        ramp_s: float = RAMP_S,
         **kwargs: Any,
     ) -> None:
         super().__init__(prefix, name=name, **kwargs)
@@ -78,6 +82,7 @@ class LineFlyer(Device):
         self._flight: Future | None = None
         self._flown: DeviceStatus | None = None
         self._halting = threading.Event()
+        self._reading: Future | None = None
         self._before: Mapping[str, Mapping[str, Any]] = {}
         self._taken: list[Taken] = []
         self._strays: list[int] = []
@@ -168,6 +173,7 @@ class LineFlyer(Device):
             else:
                 statuses.append(axis.set(target))
         self._instruct(line)
+        self._reading = self._pilot.submit(self._read)
         self._ready = statuses[0] & statuses[1]
         return self._ready
 
@@ -190,6 +196,10 @@ class LineFlyer(Device):
                 axis.set(target).add_callback(pass_on)
         except Exception as error:  # a thread has nobody else to tell
             arrived.set_exception(error)
+
+    def _read(self) -> dict[str, Any]:
+        """All that an event is made of, as it is before the line (in the flyer's thread)."""
+        return {key: value for device in self._devices for key, value in device.read().items()}
 
     def kickoff(self) -> StatusBase:
         """Fly the prepared line.
@@ -240,7 +250,8 @@ class LineFlyer(Device):
         What fails while the stage comes to rest goes to whoever prepares the next line.
         """
         try:
-            self._before = {key: value for device in self._devices for key, value in device.read().items()}
+            assert self._reading is not None
+            self._before = self._reading.result()
             for taken in self._fly(line):
                 self._taken.append(taken)
         except Exception as error:  # a thread has nobody else to tell

@@ -6,7 +6,6 @@ an exposure, and what the monitors read is what the twin measured during that ex
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,14 @@ from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import Device, DeviceStatus, Signal, SoftPositioner
 
+from ptychrome.devices.alarms import Alarm
 from ptychrome.devices.bragg import bragg_angle_deg, fixed_exit_gap_mm
 from ptychrome.devices.clock import Clock
 from ptychrome.devices.dcm import DCM, EXIT_OFFSET_MM
 from ptychrome.devices.detector_model import DetectorModel
 from ptychrome.devices.eiger import SimulatedEiger
 from ptychrome.devices.file_detector import Companions
+from ptychrome.devices.motion import ALARMS, Heading, RasterStage
 from ptychrome.devices.shutter import Shutter
 from ptychrome.devices.signals import Quantity
 from ptychrome.devices.simplon_simulator import SimplonSimulator
@@ -56,7 +57,7 @@ class Twin(Protocol):
     def expose(self, exposure_s: float) -> Exposure: ...
 
 
-class SimulatedAxis(SoftPositioner):
+class SimulatedAxis(Heading, SoftPositioner):
     """A motor that needs its time: ``|distance| / velocity + settle_s`` by the clock, none if it is there.
 
     Parameters
@@ -78,7 +79,7 @@ class SimulatedAxis(SoftPositioner):
         self.clock = Clock()
         self._velocity = velocity
         self._settle_s = settle_s
-        self._timer: threading.Timer | None = None
+        self._arrival: Alarm | None = None
         self._departure = (0.0, 1.0, start, start)  # time, duration, from, to
         self.speed = 0.0
         self._set_position(start)
@@ -94,15 +95,17 @@ class SimulatedAxis(SoftPositioner):
             return
         self._departure = (began, duration, self.position, position)
         left = max(began + duration - time.monotonic(), 0.0)
-        self._timer = threading.Timer(left, self._arrive, (position,))
-        self._timer.daemon = True
-        self._timer.start()
+        self._arrival = ALARMS.call_later(left, lambda: self._arrive(position))
 
     def _arrive(self, position: float) -> None:
-        self._timer = None
+        self._arrival = None
         self._moving = False
         self._set_position(position)
         self._done_moving()
+
+    def stands_at(self, position: float) -> bool:
+        """Whether it rests there."""
+        return not self._moving and self.position == position
 
     def pass_by(self, position: float, speed: float) -> None:
         """Be at a position in the course of a flight, whose pace is that of the flyer."""
@@ -111,9 +114,9 @@ class SimulatedAxis(SoftPositioner):
 
     def stop(self, *, success: bool = False) -> None:
         """Stop where the axis is by now."""
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.cancel()
             started, duration, origin, target = self._departure
             done = min((time.monotonic() - started) / duration, 1.0)
             self._moving = False
@@ -133,7 +136,7 @@ class SimulatedDCM(DCM):
     pitch = Cpt(SimulatedAxis, egu="urad", velocity=10.0)
 
 
-class SimulatedStage(Device):
+class SimulatedStage(RasterStage, Device):
     """Piezo raster stage: translation of the sample in the CXI frame, m."""
 
     x = Cpt(SimulatedAxis, egu="m", limits=(-50e-6, 50e-6), velocity=SPEED_M_S, settle_s=0.005, kind="hinted")

@@ -5,7 +5,7 @@ Annotations are real objects (no postponed evaluation), so that a queue server c
 
 from typing import Any
 
-from bluesky.protocols import NamedMovable, Readable
+from bluesky.protocols import NamedMovable, Preparable, Readable
 from bluesky.utils import Msg, MsgGenerator, separate_devices
 
 from ptychrome.plans.scan import Axes, planned, recorded
@@ -37,7 +37,8 @@ def spectro_ptycho(
     dcm : movable
         Monochromator with an ``energy`` axis in eV.
     stage : readable
-        With axes ``x`` and ``y``: translation of the sample, m.
+        With axes ``x`` and ``y``: translation of the sample, m. One that can be prepared for a position sets
+        out for (x, y) of the next one while the event is made.
     energies : list of float
         eV, in the order of the scan; see `ptychrome.plans.energies`.
     trajectory : dict
@@ -103,21 +104,33 @@ def spectro_ptycho(
     read = separate_devices([*triggered, stage, dcm])
 
     def at_energy(points: Positions) -> MsgGenerator[None]:
-        for x, y in points.tolist():
-            yield from _record(scan.axes, x, y, triggered, read)
+        places = points.tolist()
+        for place, following in zip(places, [*places[1:], None], strict=True):
+            departing = None if following is None or not isinstance(stage, Preparable) else stage
+            yield from _record(scan.axes, place, triggered, read, departing, following)
 
     return (yield from recorded(scan, detectors, at_energy))
 
 
-def _record(axes: Axes, x: float, y: float, triggered: list[Any], read: list[Any]) -> MsgGenerator[None]:
+def _record(
+    axes: Axes,
+    place: list[float],
+    triggered: list[Any],
+    read: list[Any],
+    departing: Preparable | None,
+    following: list[float] | None,
+) -> MsgGenerator[None]:
     """One position: checkpoint, move, expose, one event.
+
+    What departs does so when all is read. After the checkpoint it is set to where it is going, which costs
+    nothing unless a pause has stopped it meanwhile.
 
     Messages as from ``bps.mv`` and ``bps.trigger_and_read``, but bare: each of those stubs formats a stack
     trace when called (bluesky's ``@plan``), sixteen times a point, more than all the rest of a point costs.
     """
     yield Msg("checkpoint")
-    yield Msg("set", axes.x, x, group="position")
-    yield Msg("set", axes.y, y, group="position")
+    for axis, position in zip((axes.x, axes.y), place, strict=True):
+        yield Msg("set", axis, position, group="position")
     yield Msg("wait", None, group="position")
     for device in triggered:
         yield Msg("trigger", device, group="exposure")
@@ -129,4 +142,6 @@ def _record(axes: Axes, x: float, y: float, triggered: list[Any], read: list[Any
     except Exception:
         yield Msg("drop")
         raise
+    if departing is not None:
+        yield Msg("prepare", departing, following, group="position")
     yield Msg("save")

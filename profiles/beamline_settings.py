@@ -93,7 +93,7 @@ class FlyerSettings(_Section):
 
     prefix: Record
     max_speed_m_s: PositiveFloat = 20e-6
-    ramp_s: PositiveFloat = 0.02
+    ramp_s: PositiveFloat = 0.005
     patience_s: PositiveFloat = 5.0
 
 

@@ -118,8 +118,9 @@ class Axis:
             while (left := began + duration - time.monotonic()) > 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(halt.wait(), min(left, TICK_S))
-                done = min((time.monotonic() - began) / duration, 1.0)
-                await self._arrive(start + done * distance)
+                done = (time.monotonic() - began) / duration
+                if halt.is_set() or done < 1:
+                    await self._arrive(start + min(done, 1.0) * distance)
                 if halt.is_set():
                     return fault
             if not halt.is_set():

@@ -276,7 +276,9 @@ class EigerRecords:
         exposure_s = self._exposure_s.value
         if ends is None:
             ends = loop.time() + self._wall_s(exposure_s)
-        exposure = await self._expose(exposure_s)
+        # all that takes computing is done during the exposure
+        counts = as_stored((await self._expose(exposure_s)).counts, self._bit_depth.value)
+        frame, mask, total, brightest = self._in_window(counts)
         if (rest := ends - loop.time()) > 0:
             try:
                 await asyncio.wait_for(self._disarming.wait(), rest)
@@ -286,7 +288,6 @@ class EigerRecords:
                 return  # cut short
         self._frames += 1
         await self._array_counter.post(self._frames)
-        counts = as_stored(exposure.counts, self._bit_depth.value)
         await self._file_writer.append(counts)
         if self.frames_to_drop > 0:
             self.frames_to_drop -= 1
@@ -298,19 +299,25 @@ class EigerRecords:
         await self._stream.send(counts)
         if self._source.value == NO_SOURCE:
             return
+        await self._brightest.post(brightest)
+        await self._total.post(total)
+        self._totals_so_far.append(total)
+        if self._capture.value == "Capture":
+            await self._write(frame, mask)
+        await self._images.post(self._images.value + 1)
+
+    def _in_window(
+        self, counts: NDArray[np.unsignedinteger]
+    ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.uint32], float, float]:
+        """Frame and mask of the ROI, the sum of its valid pixels and the counts of its brightest one."""
         window = tuple(
             slice(first.value, first.value + size.value) if enabled.value == "Enable" else slice(None)
             for enabled, first, size in self._roi
         )
         frame, mask = counts[window], self._model.mask[window]
         valid = (mask == 0) & (frame < np.iinfo(frame.dtype).max)
-        await self._brightest.post(float(frame.max(where=mask == 0, initial=0)))
         total = float(frame.sum(where=valid, dtype=np.uint64))
-        await self._total.post(total)
-        self._totals_so_far.append(total)
-        if self._capture.value == "Capture":
-            await self._write(frame, mask)
-        await self._images.post(self._images.value + 1)
+        return frame, mask, total, float(frame.max(where=mask == 0, initial=0))
 
     async def _write(self, frame: NDArray[np.unsignedinteger], mask: NDArray[np.uint32]) -> None:
         try:

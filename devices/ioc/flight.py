@@ -21,7 +21,8 @@ class FlightRecords:
     exposure; ``Points``, ``Exposure``, ``Period``, ``Ramp`` (s). The put of ``Go`` completes when the stage
     rests again; ``Abort`` ends a flight with its exposure. ``Captured`` counts what the waveforms hold: ``X``
     and ``Y`` in the middle of each exposure, ``I0`` and ``Ring``, and ``Time``, s from the first trigger to
-    the end of each exposure. They are there with the last exposure, before the stage rests.
+    the end of each exposure. They are there with the last exposure, before the stage rests, and are posted
+    before ``Captured`` is.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ class FlightRecords:
         self._points = add("Points", count(2))
         self._exposure = add("Exposure", number(0.01, units="s"))
         self._period = add("Period", number(0.01, units="s"))
-        self._ramp = add("Ramp", number(0.02, units="s"))
+        self._ramp = add("Ramp", number(0.005, units="s"))
         self._captured = add("Captured", count(0))
         self._waveforms = {name: add(name, series()) for name in (*CAPTURED, "Time")}
         add("Go", count(0)).on_put = self._put_go

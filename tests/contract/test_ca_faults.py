@@ -16,6 +16,7 @@ from ptychrome.plans.spectro_ptycho import spectro_ptycho
 from ptychrome.profiles.beamline_settings import SuspenderSettings
 from ptychrome.profiles.suspenders import install_suspenders
 
+DEADLINE_S = 60.0  # for what must happen; only a test that fails waits so long
 ENERGIES = [5420.0, 5465.5, 5480.25]
 TRAJECTORY = {"kind": "points", "x": [-1e-7, 0.0, 1e-7, 2e-7], "y": [0.0, 3e-7, 0.0, -3e-7]}
 MASK = "/entry/instrument/detector/detectorSpecific/pixel_mask"
@@ -80,7 +81,9 @@ def check_complete(documents):
     assert [(d["dcm_energy_setpoint"], d["stage_x"], d["stage_y"]) for d in data] == expected
 
 
-@pytest.mark.parametrize(("command", "occurrence"), [("set", 5), ("trigger", 4), ("wait", 8), ("save", 5)])
+@pytest.mark.parametrize(
+    ("command", "occurrence"), [("set", 5), ("trigger", 4), ("wait", 8), ("prepare", 3), ("save", 5)]
+)
 def test_pause_and_resume_lose_and_double_nothing(
     RE, documents, before, ca, as_found, until, command, occurrence
 ):
@@ -88,6 +91,8 @@ def test_pause_and_resume_lose_and_double_nothing(
     with pytest.raises(RunEngineInterrupted):
         RE(scan(ca))
     until(lambda: ca.shutter.is_open.get() == 0, "a closed shutter")
+    for axis in (ca.stage.x, ca.stage.y):
+        axis.set(3e-6).wait(timeout=DEADLINE_S)  # somebody looks around meanwhile
     RE.resume()
     check_complete(documents)
 
@@ -182,15 +187,16 @@ def test_disconnected_stage_suspends_and_the_scan_goes_on_by_itself(
 def test_motor_that_does_not_arrive_stops_the_scan(
     RE, documents, ca, as_found, simulate, fault, axis, message
 ):
-    moves = 3 if axis == "Stage:X" else 1  # the third position, or the second energy
-    target = ca.stage.x if axis == "Stage:X" else ca.dcm.energy
+    stage = axis == "Stage:X"
+    # the stage sets out for the third position at its second preparation; the second energy is simply set
+    command, target = ("prepare", ca.stage) if stage else ("set", ca.dcm.energy)
     begun = 0
 
     def prepare(msg):
         nonlocal begun
-        if msg.command == "set" and msg.obj is target:
+        if msg.command == command and msg.obj is target:
             begun += 1
-            if begun == moves + (target is ca.dcm.energy):
+            if begun == 2:
                 simulate(fault, axis)
         return None, None
 
@@ -199,7 +205,7 @@ def test_motor_that_does_not_arrive_stops_the_scan(
         RE(scan(ca))
     assert re.search(message, str(failure.value.__cause__))
     assert documents.stop["exit_status"] == "fail"
-    assert check_frames(documents) == (2 if target is ca.stage.x else 4)
+    assert check_frames(documents) == (2 if stage else 4)
 
 
 @pytest.mark.parametrize(("retries", "lost"), [(1, 1), (3, 3)])

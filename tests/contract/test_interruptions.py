@@ -56,12 +56,16 @@ def check_complete(documents, twin):
 
 
 @pytest.mark.parametrize("occurrence", [1, 5])
-@pytest.mark.parametrize("command", ["checkpoint", "set", "wait", "trigger", "create", "read", "save"])
+@pytest.mark.parametrize(
+    "command", ["checkpoint", "set", "wait", "trigger", "create", "read", "prepare", "save"]
+)
 def test_pause_and_resume_lose_and_double_nothing(RE, documents, scan, twin, beamline, command, occurrence):
     RE.preprocessors.append(pause_after(command, occurrence))
     with pytest.raises(RunEngineInterrupted):
         RE(scan())
     assert beamline.shutter.is_open.get() == 0
+    for axis in (beamline.stage.x, beamline.stage.y):
+        axis.set(3e-6)  # somebody looks around meanwhile
     RE.resume()
     check_complete(documents, twin)
     assert documents.stop["exit_status"] == "success"

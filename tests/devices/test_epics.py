@@ -131,6 +131,34 @@ def test_stage_in_other_units_than_the_settings_say_does_not_move(ca, connect, k
     assert ca.stage.x.readback.get() == before
 
 
+@pytest.mark.parametrize("kind", ["piezo", "motors"])
+def test_stage_is_sent_where_it_stands_only_if_somebody_sent_it_elsewhere(ca, connect, kind, until):
+    prefix = ca.stage.prefix.replace("Piezo", "Stage" if kind == "motors" else "Piezo")
+    ours, others = (connect(stage={"kind": kind, "prefix": prefix}).stage for _ in range(2))
+    setpoint = ours.x.user_setpoint if kind == "motors" else ours.x.setpoint
+    ours.prepare((1e-7, 0.0))
+    ours.x.set(1e-7).wait(timeout=DEADLINE_S)
+    until(lambda: setpoint.get() == 1e-7, "the update of the set point")
+    stamp = setpoint.timestamp
+    ours.x.set(1e-7).wait(timeout=DEADLINE_S)
+    assert setpoint.get(use_monitor=False) == 1e-7
+    assert setpoint.timestamp == stamp  # nothing was written
+    others.x.set(2e-7).wait(timeout=DEADLINE_S)
+    until(lambda: setpoint.get() == 2e-7, "the update of the set point")
+    ours.x.set(1e-7).wait(timeout=DEADLINE_S)
+    assert ours.x.read()["stage_x"]["value"] == 1e-7
+
+
+def test_motion_that_failed_before_anybody_waited_for_it_is_heard_of(ca, simulate, until):
+    ca.stage.x.set(0.0).wait(timeout=DEADLINE_S)
+    simulate("Stall", "Stage:X")
+    ca.stage.prepare((4e-7, 0.0))
+    until(lambda: ca.stage.x.position == 2e-7, "a stage that has stalled half-way")
+    with pytest.raises(MotionError, match=r"stage_x stopped at 2e-07 on its way to 4e-07"):
+        ca.stage.x.set(4e-7).wait(timeout=DEADLINE_S)
+    ca.stage.x.set(4e-7).wait(timeout=DEADLINE_S)  # tried again, it moves
+
+
 def test_late_completion_of_a_move_given_up_is_not_that_of_the_next(ca, simulate):
     simulate("Clock", 1.0)
     first = ca.stage.y.set(20e-6)  # a second

@@ -46,6 +46,39 @@ def test_stopped_axis_stays_on_its_way():
     assert 0.0 <= axis.position < 500.0  # far from the target a quarter of an hour away
 
 
+def test_axis_that_is_on_its_way_goes_on_when_it_is_sent_there_again():
+    axis = SimulatedAxis(name="axis", velocity=10.0)
+    axis.clock = Clock(0.1)
+    axis.depart(1.0)
+    status = axis.set(1.0)
+    assert axis.set(1.0) is status
+    status.wait(timeout=5)
+    assert axis.set(1.0).done  # there is nothing to do
+    axis.pass_by(0.5, 0.0)  # somebody took it away
+    again = axis.set(1.0)
+    assert not again.done
+    again.wait(timeout=5)
+    assert axis.position == 1.0
+
+
+def test_axis_that_was_stopped_on_its_way_sets_out_again():
+    axis = SimulatedAxis(name="axis", velocity=10.0)
+    axis.clock = Clock(0.1)
+    axis.depart(1.0)
+    axis.stop(success=True)
+    assert axis.position < 1.0
+    axis.set(1.0).wait(timeout=5)
+    assert axis.position == 1.0
+
+
+def test_stage_sets_out_for_what_it_is_prepared_for_and_leaves_complaints_to_set():
+    stage = SimulatedStage(name="stage")
+    assert stage.prepare((1e-6, 1.0)).success  # y is out of reach
+    assert stage.x.position == 1e-6
+    with pytest.raises(ValueError, match="limits"):
+        stage.y.set(1.0)
+
+
 def test_stage_reads_metres_under_the_agreed_keys():
     stage = SimulatedStage(name="stage")
     assert {key: description["units"] for key, description in stage.describe().items()} == {
