@@ -105,6 +105,7 @@ class CheckedMove(DeviceStatus):
     ):
         super().__init__(device)
         self.excused = False  # stopped on purpose: wherever the axis stands is right
+        self.stopped = False  # and not on purpose: its records may say that it is done all the same
         self._complaint = complaint
         self._once = threading.Lock()
         if hasattr(move, "watch"):
@@ -124,6 +125,8 @@ class CheckedMove(DeviceStatus):
     def _end(self, error: Exception | None) -> None:
         if not self._once.acquire(blocking=False):
             return  # that it was late has been said
+        if error is None and self.stopped:
+            error = RuntimeError("it was stopped")
         try:
             wrong = None if self.excused else self._complaint(error)
         except Exception as problem:  # a record that is off-line; whoever waits must not wait on
@@ -159,7 +162,7 @@ class Arriving(Heading):
     def stop(self, *, success: bool = False) -> None:
         """Stop where it is; with ``success=True`` (a pause) the motion counts as done."""
         if self._heading is not None:
-            self._heading.excused = success
+            self._heading.excused, self._heading.stopped = success, not success
         with contextlib.suppress(DisconnectedError):  # nobody there to be stopped
             super().stop(success=success)
         PositionerBase.stop(self, success=success)  # ophyd's own leaves whoever waits waiting
