@@ -20,12 +20,12 @@ def fill_unseen_sidebands(
 ) -> Reconstruction:
     """Give frequencies that nobody measured what their opposites say.
 
-    A frequency q of the object scatters the pupil to the detector's pixels around q, and it takes both q and −q
-    to tell absorption from phase. Where a gap hides −q, engines leave there whatever they began with, and
-    noise-free frames still give the absorption an error as large as the phase at q. Where absorption and phase
-    of matter belong together, ln O = (r + i) φ, the hidden half follows:
-    F[ln O](−q) = (r + i) / (r − i) · conj F[ln O](q). The ratio r of the whole sample is good enough, since it
-    only has to be small against i.
+    A frequency q of the object scatters the pupil to the detector's pixels around q, and it takes both q and
+    −q to tell absorption from phase. Where a gap hides −q, engines leave there whatever they began with, and
+    even without noise the absorption has an error as large as the phase at q. Where absorption and phase
+    belong together, ln O = (r + i) φ, the hidden half follows:
+    F[ln O](−q) = (r + i) / (r − i) · conj F[ln O](q). The ratio r of the whole sample is good enough: what
+    differs from it is small against i.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def fill_unseen_sidebands(
 
 
 def one_sided(data: DiffractionData, probe: NDArray[np.complexfloating]) -> NDArray[np.bool_]:
-    """Object frequencies whose light mostly fell on pixels that were not measured, that of their opposites not.
+    """Object frequencies whose light mostly fell on pixels not measured, while that of their opposites did not.
 
     Parameters
     ----------
