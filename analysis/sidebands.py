@@ -60,7 +60,7 @@ def fill_unseen_sidebands(
 
 
 def one_sided(data: DiffractionData, probe: NDArray[np.complexfloating]) -> NDArray[np.bool_]:
-    """Object frequencies whose light mostly fell on pixels not measured, while that of their opposites did not.
+    """Object frequencies whose light mostly missed measured pixels, while that of their opposites hit them.
 
     Parameters
     ----------

@@ -102,8 +102,12 @@ def _result(
     recipe: Recipe,
     prior: Prior | None = None,
 ) -> Reconstruction:
-    (result,) = deque(run(data, guess, stages, prior), maxlen=1)
-    return fill_unseen_sidebands(data, result) if recipe.fill_sidebands else result
+    result = guess
+    for stage in stages:
+        (result,) = deque(run(data, result, (stage,), prior), maxlen=1)
+        if recipe.fill_sidebands:
+            result = fill_unseen_sidebands(data, result)
+    return result
 
 
 def geometry_at(metadata: ScanMetadata, energy_eV: float) -> ScanGeometry:
