@@ -75,6 +75,9 @@ class Recipe(Options):
     warm : tuple of Stage
         Engines for an energy that starts from object and probe of the nearest finished one; empty: every
         energy starts from scratch.
+    fill_sidebands : bool
+        Whether frequencies that a gap in the detector hides on one side follow their opposites, see
+        `fill_unseen_sidebands`.
     joint : JointOptions or None
         Refinement of all energies together, after the last one; None: each stays as it is.
     stack, xanes, chemistry, clusters, quality
@@ -87,6 +90,7 @@ class Recipe(Options):
     name: str
     reconstruct: Annotated[tuple[Stage, ...], Field(min_length=1)]
     warm: tuple[Stage, ...] = ()
+    fill_sidebands: bool = True
     joint: JointOptions | None = None
     stack: StackOptions = StackOptions()
     xanes: XanesOptions = XanesOptions()

@@ -161,8 +161,7 @@ class Pipeline:
         )
 
     def _refinement(self, run: RunAnalysis, task: Refinement) -> Task:
-        assert self._recipe.joint is not None
-        call = refine, task, self._recipe.joint.refine
+        call = refine, task, self._recipe
         return Task(run, lambda: call, partial(self._conclude_refinement, run, task))
 
     def _check(self, run: RunAnalysis, task: QualityTask) -> Task:

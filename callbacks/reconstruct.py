@@ -15,6 +15,7 @@ from ptychrome.analysis.optics import kb_probe
 from ptychrome.analysis.options import Stage
 from ptychrome.analysis.recipe import Recipe
 from ptychrome.analysis.scan import DataError, DiffractionData, Orientation, ScanGeometry, prepare
+from ptychrome.analysis.sidebands import fill_unseen_sidebands
 from ptychrome.analysis.warm_start import continue_from
 from ptychrome.callbacks.intake import EnergyJob, FrameFile
 from ptychrome.schema import ScanMetadata
@@ -72,13 +73,14 @@ class Refinement:
         return self.job.energy_eV
 
 
-def refine(task: Refinement, stages: tuple[Stage, ...]) -> ReconstructedEnergy:
+def refine(task: Refinement, recipe: Recipe) -> ReconstructedEnergy:
     """Refine one energy with what the others say.
 
     Parameters
     ----------
     task : Refinement
-    stages : tuple of Stage
+    recipe : Recipe
+        With options ``joint``.
 
     Raises
     ------
@@ -87,9 +89,25 @@ def refine(task: Refinement, stages: tuple[Stage, ...]) -> ReconstructedEnergy:
     ptychrome.analysis.engines.ReconstructionError
         If an engine diverges.
     """
+    assert recipe.joint is not None
     data, _ = load(task.job, task.energy.geometry)
-    (result,) = deque(run(data, task.energy.reconstruction, stages, task.prior), maxlen=1)
+    result = _result(data, task.energy.reconstruction, recipe.joint.refine, recipe, task.prior)
     return task.energy.with_reconstruction(result)
+
+
+def _result(
+    data: DiffractionData,
+    guess: Reconstruction,
+    stages: tuple[Stage, ...],
+    recipe: Recipe,
+    prior: Prior | None = None,
+) -> Reconstruction:
+    result = guess
+    for stage in stages:
+        (result,) = deque(run(data, result, (stage,), prior), maxlen=1)
+        if recipe.fill_sidebands:
+            result = fill_unseen_sidebands(data, result)
+    return result
 
 
 def geometry_at(metadata: ScanMetadata, energy_eV: float) -> ScanGeometry:
@@ -144,7 +162,7 @@ def reconstruct(
     else:
         probe = calculated_probe(job.metadata, geometry) if stored_probe is None else stored_probe
         guess, stages = start(data, probe), recipe.reconstruct
-    (result,) = deque(run(data, guess, stages), maxlen=1)
+    result = _result(data, guess, stages, recipe)
     return ReconstructedEnergy(job.index, geometry, result, data.photons, len(job.frames))
 
 

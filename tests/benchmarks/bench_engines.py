@@ -1,6 +1,6 @@
 """Speed and noise of the engines: ``python tests/benchmarks/bench_engines.py [--quick]``.
 
-Prints three sets of tables.
+Prints four sets of tables.
 
 (a) Seconds per sweep beside those of its Fourier transforms alone (`scipy.fft`, the same batch, in place, one
     thread, in turns with the sweep), their ratio (expected at most 1.6), and peak memory beyond the data.
@@ -8,6 +8,8 @@ Prints three sets of tables.
 (c) Noise at 1e8 photons per frame over the shot-noise reference 1/(2√n), n photons per object pixel;
     periods above a quarter of the field apart (white noise would give the number in brackets). The targets
     are 1.1 with point pixels and 1.3 with integrating ones. Then the ring correlation with the truth.
+(d) Error and bias in the particle where a part of the detector was not measured: frequencies that one side
+    alone saw as the engine left them, and filled after each stage (`fill_unseen_sidebands`).
 
 CPU seconds of the thread are printed, which other programs on the machine disturb least.
 """
@@ -19,18 +21,21 @@ import statistics
 import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from scipy import fft, ndimage
 from simulation import Case, difference, plain, robust, table, twin
 from threadpoolctl import threadpool_limits
 
-from ptychrome.analysis.engines import ENGINES, Reconstruction, run
+from ptychrome.analysis.engines import ENGINES, Reconstruction, run, start
 from ptychrome.analysis.engines.backend import backend_of
 from ptychrome.analysis.options import EngineOptions, EpieOptions, MlOptions, RaarOptions, RpieOptions, Stage
 from ptychrome.analysis.quality import noise_vs_shot_limit
 from ptychrome.analysis.resolution import fourier_ring_correlation
+from ptychrome.analysis.sidebands import fill_unseen_sidebands
 
 CONSOLE = Console(width=118)
 SIDES = {128: 14, 256: 10, 512: 7}  # positions per axis for each frame size
@@ -191,13 +196,50 @@ def ring_cells(case: Case, result: Reconstruction) -> list[str]:
     return [f"{rings.resolution_m() * 1e9:.0f}", *(f"{value:.4f}" for value in at)]
 
 
+def unmeasured(amplitude: NDArray[np.float32]) -> dict[str, NDArray[np.bool_]]:
+    """Pixels that are taken away, of all frames or of each; zero frequency at [0, 0]."""
+    rng, nothing = np.random.default_rng(0), np.zeros(amplitude.shape[1:], np.bool_)
+    gap = {first: nothing.copy() for first in (48, 20)}
+    for first, rows in gap.items():
+        rows[first : min(first + 37, len(rows) // 2)] = True
+    counts = amplitude**2
+    return {
+        "nothing": nothing,
+        "5 % dead pixels": rng.random(nothing.shape) < 0.05,
+        "half of the light, saturated": counts > 0.6 * counts.max(),
+        **{f"37 rows from {first} on": rows for first, rows in gap.items()},
+    }
+
+
+def incomplete(sweeps: int) -> None:
+    """Table (d)."""
+    whole = twin(True)
+    stages = EpieOptions(sweeps=5), MlOptions(sweeps=sweeps, groups=4), MlOptions(sweeps=sweeps)
+    columns = [f"{what}, {how}" for how in ("as it is", "filled") for what in ("−ln|O|", "φ")]
+    made = table("(d) error (bias) in the particle, 10⁻³, integrating pixels", "not measured", *columns)
+    for name, pixels in unmeasured(whole.data.amplitude).items():
+        data = replace(whole.data, amplitude=np.where(pixels, np.float32(-1), whole.data.amplitude))
+        case, cells = replace(whole, data=data), []
+        for filled in (False, True):
+            result = start(data, whole.guess.probe)
+            for stage in stages:
+                *_, result = run(data, result, (stage,))
+                result = fill_unseen_sidebands(data, result) if filled else result
+            found = difference(case, result)
+            for values in (found.absorbance, found.phase):
+                error, bias = robust(values[found.particle])
+                cells.append(f"{error * 1e3:.2f} ({bias * 1e3:+.2f})")
+        made.add_row(name, *cells)
+    CONSOLE.print(made)
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer positions, repeats and sweeps")
-    parser.add_argument("--only", choices=("a", "b", "c"), help="one set of tables")
+    parser.add_argument("--only", choices=("a", "b", "c", "d"), help="one set of tables")
     arguments = parser.parse_args()
-    quick, wanted = arguments.quick, arguments.only or "abc"
+    quick, wanted = arguments.quick, arguments.only or "abcd"
     with threadpool_limits(1):
         if "a" in wanted:
             speed(quick)
@@ -208,6 +250,8 @@ def main() -> None:
             for integration in (False, True):
                 for raster in (False,) if quick else (False, True):
                     noise(integration, raster, 15 if quick else 60)
+        if "d" in wanted:
+            incomplete(8 if quick else 20)
 
 
 if __name__ == "__main__":

@@ -157,10 +157,10 @@ def test_a_revision_is_not_altered_by_the_next_round(documents):
 
 
 def test_a_refinement_that_fails_is_told_and_leaves_its_energy_as_it_was(documents, together, monkeypatch):
-    def failing(task, stages):
+    def failing(task, recipe):
         if task.energy_eV == ENERGIES_EV[4]:
             raise RuntimeError("worker lost")
-        return refine(task, stages)
+        return refine(task, recipe)
 
     monkeypatch.setattr(pipeline_module, "refine", failing)
     revisions, reports, statuses = run(documents, JOINT)
