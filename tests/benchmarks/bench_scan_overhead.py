@@ -16,7 +16,7 @@ says where the time goes: the median time of each message of a point, of which e
 With ``--fly``, the dead time of fly scans without analysis: the share of an energy's time beyond frames ×
 exposure, within lines (from the first to the last frame of each) and with turn-arounds and documents.
 The requirement is 5 % at 100 frames per second, turn-arounds included. The stage's own turn-around is printed
-apart. The simulation must keep up with the pace, so frames are small (``--frame-pixels 32``).
+apart. The simulation must keep up with the pace, so frames are small.
 """
 
 from __future__ import annotations
@@ -156,7 +156,10 @@ def fly(arguments: argparse.Namespace) -> None:
         tempfile.TemporaryDirectory(prefix="ptychrome-bench-") as folder,
         beamline_for(arguments, Path(folder)) as devices,
     ):
-        shares = [dead_time(devices, arguments) for _ in range(arguments.repeats)]
+        shares = []
+        for repeat in range(arguments.repeats):
+            shares.append(dead_time(devices, arguments))
+            print(f"scan {repeat + 1} of {arguments.repeats}: {shares[-1][1]:.2%}", flush=True)
     frames = 2 * arguments.side - 1
     print(f"{frames} frames a line, {arguments.frame_pixels}², {1 / arguments.exposure_s:g} Hz")
     for name, values in zip(("within lines", "with turn-arounds"), zip(*shares, strict=True), strict=True):
@@ -228,17 +231,21 @@ def main() -> None:
     """Measure and print medians and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--control", choices=("twin", "piezo", "motors"), default="twin")
-    parser.add_argument("--energies", type=int, help="default 4, with --control-only 1")
+    parser.add_argument("--energies", type=int, help="default 4, with --control-only and --fly 1")
     parser.add_argument("--side", type=int, default=8, help="positions: side × side")
-    parser.add_argument("--frame-pixels", type=int, default=128)
-    parser.add_argument("--exposure-s", type=float, default=0.05)
+    parser.add_argument("--frame-pixels", type=int, help="default 128, with --fly 32")
+    parser.add_argument("--exposure-s", type=float, help="default 0.05, with --fly 0.01")
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--fly", action="store_true", help="dead time of fly scans instead")
     parser.add_argument("--control-only", action="store_true", help="overhead per point, without a session")
     parser.add_argument("--parts", action="store_true", help="with --control-only: where the time goes")
     arguments = parser.parse_args()
     if arguments.energies is None:
-        arguments.energies = 1 if arguments.control_only else 4
+        arguments.energies = 1 if arguments.control_only or arguments.fly else 4
+    if arguments.frame_pixels is None:
+        arguments.frame_pixels = 32 if arguments.fly else 128
+    if arguments.exposure_s is None:
+        arguments.exposure_s = 0.01 if arguments.fly else 0.05
     if arguments.fly:
         fly(arguments)
         return
