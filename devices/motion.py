@@ -33,11 +33,21 @@ class Heading:
     _heading: StatusBase | None = None
     _unheard = False  # whether nobody waits for the motion yet
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # ophyd forgets who waits after telling them: whoever started the next motion in between would wait on
+        self._changing = threading.RLock()
+        super().__init__(*args, **kwargs)
+
+    def _done_moving(self, *args: Any, **kwargs: Any) -> None:
+        with self._changing:
+            super()._done_moving(*args, **kwargs)  # type: ignore[misc]
+
     def set(self, position: Any, **kwargs: Any) -> StatusBase:
         """Move, unless it is on its way there or stands there."""
         move = self._heading
         if move is None or position != self._target or kwargs or not self._goes_on(move):
-            move = self._start(position, **kwargs)
+            with self._changing:
+                move = self._start(position, **kwargs)
             self._target, self._heading = position, move
         self._unheard = False
         return move

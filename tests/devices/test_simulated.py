@@ -1,6 +1,7 @@
 """Axes that take time, the shutter's safety, the clock."""
 
 import threading
+import time
 
 import pytest
 
@@ -102,3 +103,19 @@ def test_shutter_closes_when_stopped_and_reopens_on_resume():
     assert shutter.is_open.get() == 0
     with pytest.raises(ValueError, match="'open' or 'closed'"):
         shutter.set("ajar")
+
+
+def test_a_motion_that_begins_while_the_one_before_ends_is_told_of():
+    """ophyd forgets who waits after it has told them; on a busy machine that may be a while after."""
+
+    class Slow(SimulatedAxis):
+        def _reset_sub(self, event_type):
+            if threading.current_thread().name == "ptychrome-alarms":
+                time.sleep(0.3)
+            super()._reset_sub(event_type)
+
+    axis = Slow(name="axis", velocity=10.0)
+    axis.clock = Clock(1.0)
+    axis.set(1.0).wait(timeout=10)
+    axis.set(2.0).wait(timeout=10)
+    assert axis.position == 2.0
