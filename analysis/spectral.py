@@ -15,6 +15,7 @@ from ptychrome.analysis.normalise import absorbance_of, phase_of
 from ptychrome.analysis.optics import wavelength_m
 from ptychrome.analysis.options import Options
 from ptychrome.analysis.scan import DataError
+from ptychrome.analysis.similar import shared_among_similar
 
 Float = NDArray[np.float64]
 FEWEST_ENERGIES = 8
@@ -38,12 +39,16 @@ class SpectralOptions(Options):
         Whether absorption and phase of each component must belong together.
     phase_weight : float
         Weight of the phase beside the absorption; its errors of long period are larger than its noise.
+    reach_px : float
+        Distance over which pixels that do not differ beyond noise share their composition, see
+        `shared_among_similar`; 0: none.
     """
 
     low_rank: bool = True
     rank: Annotated[int, Field(ge=1, le=40)] | None = None
     kramers_kronig: bool = True
     phase_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    reach_px: Annotated[float, Field(ge=0, le=10)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,10 @@ def spectral_model(
     data = spectra * weight
     possible = data @ allowed(weight)
     basis = _components(possible, data - possible, particle, principal, options)
-    fitted = possible @ basis.T @ basis
+    coefficients = possible @ basis.T
+    if options.reach_px > 0:
+        coefficients = shared_among_similar(coefficients, particle, options.reach_px)
+    fitted = coefficients @ basis
     left_over = np.sqrt(np.mean(((possible if options.low_rank else data) - fitted) ** 2, axis=1))
     log_object = np.zeros(obj.shape, np.complex64)
     log_object[:, particle] = -(fitted[:, :n] + 1j * fitted[:, n:] / options.phase_weight).T

@@ -202,14 +202,26 @@ class TestRareState:
         assert abs(np.median(modelled)) < max(robust(single) * (1 if own.sum() > 40 else 1.5), 0.03)
         assert robust(modelled) < max(robust(single), 0.01)
 
-    def test_it_is_missed_when_the_rank_is_too_low_and_shows_in_the_residual(self, images):
-        model = model_of(images, images.noisy(2e-3), rank=2)
+    @pytest.mark.parametrize("sigma", [2e-3, 7e-3])
+    def test_sharing_among_similar_pixels_leaves_its_spectrum(self, images, sigma):
+        obj, own = images.noisy(sigma), images.rare & images.particle
+        true = np.log(images.object[:, own])
+        errors = [model_of(images, obj, reach_px=reach).log_object[:, own] - true for reach in (0, 2)]
+        alone, shared = (np.sqrt(np.mean(np.abs(error) ** 2)) for error in errors)
+        alone_mean, shared_mean = (np.sqrt(np.mean(np.abs(error.mean(axis=1)) ** 2)) for error in errors)
+        assert shared < alone
+        assert shared_mean < 1.02 * alone_mean  # what the components lack is there without sharing
+
+    @pytest.mark.parametrize("reach_px", [0, 2])
+    def test_it_is_missed_when_the_rank_is_too_low_and_shows_in_the_residual(self, images, reach_px):
+        model = model_of(images, images.noisy(2e-3), rank=2, reach_px=reach_px)
         own, others = images.rare & images.particle, images.particle & ~images.rare
         assert np.median(model.residual[own]) > 2
         assert np.median(model.residual[others]) < 1.01
 
-    def test_it_does_not_show_when_the_model_has_it(self, images):
-        model = model_of(images, images.noisy(2e-3))
+    @pytest.mark.parametrize("reach_px", [0, 2])
+    def test_it_does_not_show_when_the_model_has_it(self, images, reach_px):
+        model = model_of(images, images.noisy(2e-3), reach_px=reach_px)
         assert 0.9 < np.median(model.residual[images.rare & images.particle]) < 1.1
 
     def test_a_place_that_principal_components_miss_adds_its_own_spectrum(self, images_with):
