@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -90,8 +91,9 @@ class WorkerProcesses(Executor):
 def _pool(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
-    for _ in range(workers):  # each finds no idle process and starts one
-        pool.submit(_imports)
+    with contextlib.suppress(BrokenProcessPool):  # whoever submits a task finds out, and has a new pool made
+        for _ in range(workers):  # each finds no idle process and starts one
+            pool.submit(_imports)
     return pool
 
 
