@@ -33,21 +33,11 @@ class Heading:
     _heading: StatusBase | None = None
     _unheard = False  # whether nobody waits for the motion yet
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # ophyd forgets who waits after telling them: whoever started the next motion in between would wait on
-        self._changing = threading.RLock()
-        super().__init__(*args, **kwargs)
-
-    def _done_moving(self, *args: Any, **kwargs: Any) -> None:
-        with self._changing:
-            super()._done_moving(*args, **kwargs)  # type: ignore[misc]
-
     def set(self, position: Any, **kwargs: Any) -> StatusBase:
         """Move, unless it is on its way there or stands there."""
         move = self._heading
         if move is None or position != self._target or kwargs or not self._goes_on(move):
-            with self._changing:
-                move = self._start(position, **kwargs)
+            move = self._start(position, **kwargs)
             self._target, self._heading = position, move
         self._unheard = False
         return move
@@ -72,6 +62,20 @@ class Heading:
 
     def _start(self, position: Any, **kwargs: Any) -> StatusBase:
         return super().set(position, **kwargs)  # type: ignore[misc]
+
+    def _run_subs(self, *args: Any, sub_type: str, **kwargs: Any) -> None:
+        if sub_type != PositionerBase._SUB_REQ_DONE:
+            super()._run_subs(*args, sub_type=sub_type, **kwargs)  # type: ignore[misc]
+            return
+        for number, tell in list(self._callbacks[sub_type].items()):  # type: ignore[attr-defined]
+            self.unsubscribe(number)  # type: ignore[attr-defined]
+            tell(*args, sub_type=sub_type, obj=self, **kwargs)
+
+    def _reset_sub(self, event_type: str) -> None:
+        # ophyd forgets whoever waits for a motion when it has told them, and with them whoever has begun the
+        # next motion since, who would wait on; here each is forgotten as it is told
+        if event_type != PositionerBase._SUB_REQ_DONE:
+            super()._reset_sub(event_type)  # type: ignore[misc]
 
 
 class RasterStage:

@@ -274,6 +274,14 @@ class _Server(Context):
         client.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await super().tcp_handler(client, addr)
 
+    async def server_accept_loop(self, sock: socket.socket) -> None:
+        """Listen; caproto closes the socket while the loop still waits for clients, which `select` refuses."""
+        await super().server_accept_loop(sock)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            asyncio.get_running_loop().remove_reader(sock)
+
     async def broadcast_beacon_loop(self) -> None:
         """No beacons: they reach clients through a CA repeater, which a Python environment does not have."""
         await asyncio.Event().wait()
