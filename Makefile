@@ -10,8 +10,9 @@ demo: $(READY)
 	$(VENV)/bin/ptychrome demo $(ARGS)
 
 # Two files at a time: tests of beamlines and of whole sessions wait much.
+# pytest-xdist would wait for ever for the file of a process that died and was replaced.
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart=0 $(ARGS)
 
 # mypy and import-linter follow files, not the finder of an editable install: they see a regular one.
 lint: $(READY)

@@ -275,7 +275,7 @@ class _Server(Context):
         await super().tcp_handler(client, addr)
 
     async def server_accept_loop(self, sock: socket.socket) -> None:
-        """Listen; caproto closes the socket while the loop still waits for clients, which `select` refuses."""
+        """Listen; caproto closes the socket while the loop still waits for clients: `select` refuses it."""
         await super().server_accept_loop(sock)
         try:
             await asyncio.Event().wait()
