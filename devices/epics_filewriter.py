@@ -7,7 +7,6 @@ of frames come through the detector's stream meanwhile.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,10 +71,6 @@ class FileWriterEiger(EpicsEiger):
             "cam.fw_name_pattern": self._pattern,
             "cam.file_path": self._site.write_directory,
         }
-
-    def files_of(self, frames: int) -> int:
-        """See `FileDetector`; the first and the last file may be shared with others."""
-        return 1 + math.ceil((frames - 1) / self._images_per_file)
 
     def _open_file(self) -> None:
         """Arming does."""

@@ -85,6 +85,9 @@ class EpicsFlyer(LineFlyer):
     def _fly(self, line: Line) -> Iterator[Taken]:
         for retries_left in reversed(range(self.detector.retries + 1)):
             began, heard = self._pass_along(line)
+            self._turn(line.velocity_m_s)
+            self._wait_for(self._rested, line)
+            self._turn()
             count = line.frames if heard else int(self.captured.get(use_monitor=False))
             come = self.detector.come(count, self._patience_s)
             if come == count and (count == line.frames or self._halting.is_set()):
@@ -97,18 +100,11 @@ class EpicsFlyer(LineFlyer):
                     f"{told}; a frame was lost, or the controller stopped ({self.detector.retries} retries). "
                     "The lines so far are good; look at the detector and its DroppedArrays, then scan again"
                 )
-            self._rest(line)
-            self._strays += self.detector.give_up(count)  # what was late has come then
+            self._strays.update(self.detector.give_up(count))  # what was late has come then
             if self._halting.is_set():
                 return
             self.log.warning("%s; the line is flown again", told)
-            self._return(line)
-
-    def _return(self, line: Line) -> None:
-        """To where the run-up begins."""
-        (x, y), _ = line.ends_m(self._ramp_s)
-        (self.stage_axes.x.set(x) & self.stage_axes.y.set(y)).wait()
-        self._instruct(line)
+            self._approach(line)
 
     def _pass_along(self, line: Line) -> tuple[float, bool]:
         """Fly once; the time of the first trigger, and whether updates of all that was captured have come."""
@@ -140,9 +136,6 @@ class EpicsFlyer(LineFlyer):
         finally:
             self.captured.clear_sub(count_frames)
         return began, heard.is_set()
-
-    def _rest(self, line: Line) -> None:
-        self._wait_for(self._rested, line)
 
     def _wait_for(self, event: threading.Event, line: Line) -> None:
         """Until an event of the flight; a halt ends the flight sooner."""

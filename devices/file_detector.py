@@ -112,10 +112,6 @@ class FileDetector(Device):
             self._assets.add(first, count)
         return count
 
-    def files_of(self, frames: int) -> int:
-        """In how many files or series so many frames in a row may lie."""
-        return 1
-
     def _begin(self, assets: FrameAssets) -> None:
         self._assets = assets
         self._closing.clear()

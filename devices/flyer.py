@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
+from bluesky.utils import NoReplayAllowed
 from ophyd import Device, DeviceStatus
 from ophyd.status import StatusBase
 
@@ -24,19 +27,39 @@ from ptychrome.devices.line import Line, Taken
 RAMP_S = 0.005
 UNSURE = 2  # last frames of a flight cut short: the shutter closes a moment before the flyer is told
 
+Readings = Mapping[str, Mapping[str, Any]]
+
+
+class Flight(DeviceStatus):
+    """Of a flight under way; tells progress bars of its lines."""
+
+    def __init__(self, device: Any, lines: int) -> None:
+        super().__init__(device)
+        self._lines = lines
+
+    def tell(self, flown: int) -> None:
+        """So many lines are flown."""
+        where = {"current": flown, "initial": 0, "target": self._lines, "unit": "lines"}
+        for watcher in self._watchers:
+            with contextlib.suppress(Exception):  # a flight does not end for that
+                watcher(name=self.device.name, fraction=1 - flown / self._lines, **where)
+
 
 class LineFlyer(Device):
     """Flies lines; one event of the frames' stream for every frame.
 
-    Bluesky's order: `prepare` with a line, `kickoff`, `complete`, then `collect`, as often as `collections`
-    says. The next line may be prepared before that: the stage sets out for it while documents are made. Of a
-    flight that was interrupted nothing has been collected: when its line is prepared again, it takes new
-    frames, and those of the first flight, which are in the detector's file, are announced together with the
-    first of the second under one seq_num (see `ptychrome.devices.assets.FrameAssets`), in a collection of
-    their own, since all frames that are announced in one must be equally many. For the same reason frames of
-    two files are announced in two. When the run ends instead, what the flight has brought home is collected.
+    Bluesky's order: `prepare` with lines, `kickoff`, `complete`. Meanwhile and afterwards `collect` makes
+    documents of a line that is flown, as long as some are `uncollected`: a page, or one for each file that
+    the line's frames lie in, since all that are announced in one collection must be equally many.
 
-    Subclasses implement `_fly` and `_rest`, and `_instruct` where there is somebody to tell.
+    A pause ends the flight with the frame under way, and the next `kickoff` goes on with the line that it
+    has cut short. That line takes new frames. Those of the first attempt, which are in the detector's file,
+    are announced together with the first of the second under one seq_num (see
+    `ptychrome.devices.assets.FrameAssets`). Since documents were made meanwhile, the RunEngine must repeat
+    nothing; that it may again is told by a collection that finds nothing left, after a checkpoint. When
+    the run ends instead, `stop` has what the line has brought home collected, too.
+
+    Subclasses implement `_fly`, and `_instruct` where there is somebody to tell.
 
     Parameters
     ----------
@@ -53,7 +76,7 @@ class LineFlyer(Device):
 
     Attributes
     ----------
-    detector, stage : device
+    detector, stage_axes : device
     readout_s : float
         Least time from the end of one exposure to the beginning of the next.
     """
@@ -75,23 +98,38 @@ class LineFlyer(Device):
         super().__init__(prefix, name=name, **kwargs)
         self.detector, self.stage_axes, self._dcm = detector, stage, dcm
         self._max_speed_m_s, self._ramp_s = max_speed_m_s, ramp_s
-        self._line: Line | None = None
-        self._flown_line: Line | None = None
-        self._ready: DeviceStatus | None = None
         self._pilot: ThreadPoolExecutor | None = None
         self._flight: Future | None = None
-        self._flown: DeviceStatus | None = None
         self._halting = threading.Event()
-        self._reading: Future | None = None
-        self._before: Mapping[str, Mapping[str, Any]] = {}
-        self._taken: list[Taken] = []
-        self._strays: list[int] = []
-        self._announced: list[Taken] = []
+        self._helm = threading.Lock()  # of the axes: after a halt nobody sends them anywhere
+        self._forget()
+
+    def _forget(self) -> None:
+        """As it is before the first flight."""
+        self._lines: deque[Line] = deque()  # that are left
+        self._ahead: tuple[Line, dict[Any, StatusBase]] | None = None  # where axes are heading
+        self._flown: Flight | None = None
+        self._replayable, self._giving_up = True, False
+        self._before: Readings = {}  # all that an event is made of, before the line under way
+        self._attempt: list[Taken] = []  # its frames
+        self._whole: deque[tuple[Readings, list[Taken]]] = deque()  # lines that are flown, not collected
+        self._strays: set[int] = set()  # frames that do not count, not announced
+        self._announced: tuple[Readings, list[Taken]] = {}, []
 
     @property
     def _devices(self) -> list[Any]:
         """All that an event is made of."""
         return [self.detector, *self.detector.companions.monitors, self.stage_axes, self._dcm]
+
+    @property
+    def lines_left(self) -> int:
+        """How many of the prepared lines have not been flown as a whole."""
+        return len(self._lines)
+
+    @property
+    def uncollected(self) -> int:
+        """Lines of which there are no documents, or not of all frames."""
+        return len(self._whole) + (self._giving_up and bool(self._attempt))
 
     def check_value(self, line: Mapping[str, Any]) -> None:
         """Refuse a line (see `prepare`) that cannot be flown.
@@ -118,8 +156,7 @@ class LineFlyer(Device):
         """Stage the detector too."""
         self.detector.stage()
         self._pilot = ThreadPoolExecutor(1, thread_name_prefix=self.name)
-        self._line, self._flown_line, self._ready, self._flight, self._flown = None, None, None, None, None
-        self._taken, self._strays, self._announced = [], [], []
+        self._forget()
         return [*super().stage(), self.detector]
 
     def unstage(self) -> list[object]:
@@ -127,24 +164,17 @@ class LineFlyer(Device):
         self._land()
         if self._pilot is not None:
             self._pilot.shutdown()
-        self._pilot, self._taken = None, []
+        self._pilot = None
         self.detector.unstage()
         return [*super().unstage(), self.detector]
 
-    def collections(self, frames: int) -> int:
-        """How often to collect after a line of so many frames, until nothing of it is left."""
-        return 1 + self.detector.files_of(frames)
-
-    def prepare(self, value: Mapping[str, Any]) -> StatusBase:
-        """Move to where the line's run-up begins, as soon as the flight before allows.
-
-        An axis that stood still on the line before moves at once, the other one when it has come to rest. For
-        a line that is prepared already nothing is done.
+    def prepare(self, value: Sequence[Mapping[str, Any]]) -> StatusBase:
+        """Take lines to be flown, and move to where the run-up of the first one begins.
 
         Parameters
         ----------
-        value : mapping
-            ``first_m``, ``last_m``, ``frames``, ``exposure_s``, see `Line`.
+        value : sequence of mapping
+            ``first_m``, ``last_m``, ``frames``, ``exposure_s`` of each, see `Line`.
 
         Raises
         ------
@@ -152,74 +182,36 @@ class LineFlyer(Device):
             If the flyer is not staged.
         """
         if self._pilot is None:
-            raise RuntimeError(f"{self.name} cannot prepare a line; stage it before")
-        line = self._as_line(value)
-        if self._ready is not None and line == self._line:
-            return self._ready
-        if self._flown is not None and not self._flown.done:
-            self._land()
-        if line == self._flown_line:
-            self._strays += [taken.number for taken in self._taken]
-            self._taken = []
-        self._line = line
+            raise RuntimeError(f"{self.name} cannot prepare lines; stage it before")
+        self._land()
         self._halting.clear()
-        speeds = (1.0, 1.0) if self._flown_line is None else self._flown_line.velocity_m_s
-        statuses = []
-        axes = (self.stage_axes.x, self.stage_axes.y)
-        for axis, target, speed in zip(axes, line.ends_m(self._ramp_s)[0], speeds, strict=True):
-            if speed:
-                statuses.append(DeviceStatus(self))
-                self._pilot.submit(self._move_once_at_rest, axis, target, statuses[-1])
-            else:
-                statuses.append(axis.set(target))
-        self._instruct(line)
-        self._reading = self._pilot.submit(self._read)
-        self._ready = statuses[0] & statuses[1]
-        return self._ready
-
-    def _move_once_at_rest(self, axis: Any, target: float, arrived: DeviceStatus) -> None:
-        """In the flyer's thread, hence when the flight before has ended; not if there is a halt."""
-
-        def pass_on(move: StatusBase) -> None:
-            error = move.exception()
-            if error is None:
-                arrived.set_finished()
-            else:
-                arrived.set_exception(error)
-
-        try:
-            if self._flight is not None:
-                self._flight.result()
-            if self._halting.is_set():
-                arrived.set_finished()
-            else:
-                axis.set(target).add_callback(pass_on)
-        except Exception as error:  # a thread has nobody else to tell
-            arrived.set_exception(error)
-
-    def _read(self) -> dict[str, Any]:
-        """All that an event is made of, as it is before the line (in the flyer's thread)."""
-        return {key: value for device in self._devices for key, value in device.read().items()}
+        self._lines = deque(map(self._as_line, value))
+        x, y = self._set_out(self._lines[0])
+        return x & y
 
     def kickoff(self) -> StatusBase:
-        """Fly the prepared line.
+        """Fly the prepared lines, or those that are left of them.
 
         Raises
         ------
         RuntimeError
-            If the flyer is not staged, or no line has been prepared.
+            If the flyer is not staged, or no line is left.
         """
-        if self._pilot is None or self._line is None:
+        if self._pilot is None or not self._lines:
             raise RuntimeError(f"{self.name} has no line to fly; stage it and prepare one")
-        self._ready, self._flown_line = None, self._line
-        self._flown = DeviceStatus(self)
-        self._flight = self._pilot.submit(self._pilot_line, self._line, self._flown)
+        self._land()
+        self._halting.clear()
+        self._replayable = False
+        self._strays.update(taken.number for taken in self._attempt)
+        self._attempt = []
+        self._flown = Flight(self, len(self._lines))
+        self._flight = self._pilot.submit(self._fly_lines, self._flown)
         begun = DeviceStatus(self)
         begun.set_finished()
         return begun
 
     def complete(self) -> StatusBase:
-        """Done when the line is flown and all its frames are in the file.
+        """Done when the lines are flown and all their frames are in the file, or the flight was cut short.
 
         Raises
         ------
@@ -231,44 +223,102 @@ class LineFlyer(Device):
         return self._flown
 
     def pause(self) -> None:
-        """Give a flight up; the plan will repeat it, or end."""
-        self._halting.set()
-        self._ready = None
-        for axis in (self.stage_axes.x, self.stage_axes.y):
-            axis.stop(success=True)
+        """Give the line under way up.
+
+        Raises
+        ------
+        NoReplayAllowed
+            If the RunEngine must not go back, see the class.
+        """
+        self._halt()
+        if not self._replayable:
+            raise NoReplayAllowed
 
     def resume(self) -> None:
-        """Nothing to do: the plan prepares the line again."""
+        """Nothing to do: the plan kicks off again."""
 
     def stop(self, *, success: bool = False) -> None:
-        """As `pause`."""
-        self.pause()
+        """As `pause`; without `success` the lines that are left will not be flown."""
+        self._giving_up |= not success
+        self._halt()
 
-    def _pilot_line(self, line: Line, flown: DeviceStatus) -> None:
-        """One flight (in the flyer's thread); whatever fails goes to the status, hence to the plan.
+    def _halt(self) -> None:
+        with self._helm:
+            self._halting.set()
+            self._ahead = None
+            for axis in (self.stage_axes.x, self.stage_axes.y):
+                axis.stop(success=True)
 
-        What fails while the stage comes to rest goes to whoever prepares the next line.
-        """
+    def _land(self) -> None:
+        """End a flight, if one is under way, with its frame."""
+        if self._flight is not None and not self._flight.done():
+            self._halting.set()
+            wait([self._flight])
+
+    def _fly_lines(self, flown: Flight) -> None:
+        """One flight (in the flyer's thread); whatever fails goes to the status, hence to the plan."""
+        planned = len(self._lines)
         try:
-            assert self._reading is not None
-            self._before = self._reading.result()
-            for taken in self._fly(line):
-                self._taken.append(taken)
+            while self._lines:
+                self._approach(self._lines[0])
+                if self._halting.is_set():
+                    break
+                for taken in self._fly(self._lines[0]):
+                    self._attempt.append(taken)
+                if self._halting.is_set():
+                    break
+                self._keep_attempt()
+                self._lines.popleft()
+                flown.tell(planned - len(self._lines))
         except Exception as error:  # a thread has nobody else to tell
             if not self._halting.is_set():
                 flown.set_exception(error)
                 return
         if self._halting.is_set():
-            self._strays += [taken.number for taken in self._taken[-UNSURE:]]
-            del self._taken[-UNSURE:]
-        flown.set_finished()  # documents do not wait for the stage to come to rest
-        self._rest(line)
+            self._strays.update(taken.number for taken in self._attempt[-UNSURE:])
+            del self._attempt[-UNSURE:]
+        flown.set_finished()
+
+    def _keep_attempt(self) -> None:
+        self._whole.append((self._before, self._attempt))
+        self._attempt = []
+
+    def _approach(self, line: Line) -> None:
+        """Move to where the run-up begins, and read everything meanwhile."""
+        arrivals = self._set_out(line)
+        self._instruct(line)
+        self._before = {key: value for device in self._devices for key, value in device.read().items()}
+        for arrival in arrivals:
+            arrival.wait()
+        self._ahead = None
+
+    def _set_out(self, line: Line, passing: tuple[float, float] = (0.0, 0.0)) -> list[StatusBase]:
+        """Send axes to where a line's run-up begins, unless they are on their way; none during a halt.
+
+        Those that are `passing` at a speed other than 0 are not sent yet.
+        """
+        with self._helm:
+            if self._halting.is_set():
+                return []
+            if self._ahead is None or self._ahead[0] is not line:
+                self._ahead = line, {}
+            heading = self._ahead[1]
+            axes = (self.stage_axes.x, self.stage_axes.y)
+            for axis, target, speed in zip(axes, line.ends_m(self._ramp_s)[0], passing, strict=True):
+                if not speed and axis not in heading:
+                    heading[axis] = axis.set(target)
+            return list(heading.values())
+
+    def _turn(self, passing: tuple[float, float] = (0.0, 0.0)) -> None:
+        """Send axes ahead to the next line; for `_fly`, when they are at rest. See `_set_out`."""
+        if len(self._lines) > 1:
+            self._set_out(self._lines[1], passing)
 
     def _instruct(self, line: Line) -> None:
         """Tell whoever needs to know of a line, without waiting, while the stage moves there."""
 
     def _fly(self, line: Line) -> Iterator[Taken]:
-        """Fly a line from where its run-up begins; end with the frame under way when `_halting` is set.
+        """Fly a line from where its run-up begins to rest; end with the frame under way when halting.
 
         Yields
         ------
@@ -277,55 +327,44 @@ class LineFlyer(Device):
         """
         raise NotImplementedError
 
-    def _rest(self, line: Line) -> None:
-        """Wait until the stage is at rest behind the line."""
-        raise NotImplementedError
-
-    def _land(self) -> None:
-        """End a flight, if one is under way, with its frame."""
-        self._halting.set()
-        if self._flight is not None:
-            wait([self._flight])
-
     def _as_line(self, value: Mapping[str, Any]) -> Line:
         return Line(**value, readout_s=self.readout_s)
 
     def collect_asset_docs(self) -> Iterator[tuple[str, Document]]:
         """stream_resource and stream_datum of the frames that `collect_pages` yields next."""
-        if self._flown is None or not self._flown.done:
+        over = self._flown is None or self._flown.done
+        if self._giving_up:
             self._land()
-        if not self._taken:
+            if self._attempt:
+                self._keep_attempt()
+        if not self._whole:
+            self._replayable = over and not self._lines
             return
-        first = self._taken[0].number
-        earlier = sorted(number for number in self._strays if number < first)
-        for number in earlier:
+        before, frames = self._whole[0]
+        first = frames[0].number
+        strays = sorted(number for number in list(self._strays) if number < first)
+        self._strays.difference_update(strays)
+        for number in strays:
             self.detector.announce(number)
-        self._strays = [number for number in self._strays if number > first]
-        count = self.detector.announce(first, 1 if earlier else len(self._taken))
-        self._announced, self._taken = self._taken[:count], self._taken[count:]
+        count = self.detector.announce(first, 1 if strays else len(frames))
+        self._announced = before, frames[:count]
+        if count < len(frames):
+            self._whole[0] = before, frames[count:]
+        else:
+            self._whole.popleft()
         yield from self.detector.collect_asset_docs()
 
     def collect_pages(self) -> Iterator[dict[str, Any]]:
         """One page with an event for each frame announced."""
-        frames, self._announced = self._announced, []
+        (before, frames), self._announced = self._announced, ({}, [])
         if not frames:
             return
-        rows = [
-            {key: frame.values.get(key, reading["value"]) for key, reading in self._before.items()}
-            for frame in frames
-        ]
-        times = [
-            {
-                key: frame.time if key in frame.values else reading["timestamp"]
-                for key, reading in self._before.items()
-            }
-            for frame in frames
-        ]
-        yield {
-            "time": [frame.time for frame in frames],
-            "data": {key: [row[key] for row in rows] for key in self._before},
-            "timestamps": {key: [row[key] for row in times] for key in self._before},
-        }
+        data, timestamps = {}, {}
+        for key, reading in before.items():
+            measured = key in frames[0].values
+            data[key] = [each.values[key] if measured else reading["value"] for each in frames]
+            timestamps[key] = [each.time if measured else reading["timestamp"] for each in frames]
+        yield {"time": [each.time for each in frames], "data": data, "timestamps": timestamps}
 
     def describe_collect(self) -> dict[str, Any]:
         """Data keys of an event; the frames are external."""

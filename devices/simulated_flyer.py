@@ -43,6 +43,5 @@ class SimulatedFlyer(LineFlyer):
         finally:
             for axis, position in zip(axes, line.ends_m(self._ramp_s)[1], strict=True):
                 axis.pass_by(axis.position if self._halting.is_set() else position, 0.0)
-
-    def _rest(self, line: Line) -> None:
-        self._halting.wait(self._clock.wall_s(self._ramp_s))
+            self._turn(line.velocity_m_s)
+            self._halting.wait(self._clock.wall_s(self._ramp_s))

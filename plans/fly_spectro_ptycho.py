@@ -9,32 +9,34 @@ from typing import Any, Protocol
 import numpy as np
 from bluesky import plan_stubs as bps
 from bluesky.protocols import Flyable, NamedMovable, Readable
-from bluesky.utils import Msg, MsgGenerator
+from bluesky.utils import Msg, MsgGenerator, short_uid
 
 from ptychrome.plans.scan import planned, recorded
 from ptychrome.plans.trajectories import Positions, lines
 
 STREAM = "primary"
+COLLECT_S = 0.5  # between events of a flight under way
 
 
 class LineFlyer(Protocol):
     """What makes a flyer one for ptychography, beside Bluesky's methods of flyers.
 
     ``detector``: a `ptychrome.plans.scan.FrameDetector`; ``stage_axes``: a device with axes ``x`` and ``y``;
-    ``readout_s``: from the end of an exposure to the beginning of the next; ``prepare(line)`` and
+    ``readout_s``: from the end of an exposure to the beginning of the next. ``prepare(lines)`` and
     ``check_value(line)``, which raises a ValueError, take ``first_m`` and ``last_m``, (x, y) of the stage in
-    the middle of the first and the last exposure, the number of ``frames`` and ``exposure_s``;
-    ``collections(frames)``: in how many parts events of a line of so many come at most.
+    the middle of the first and the last exposure, the number of ``frames`` and ``exposure_s`` of a line. A
+    flight may end before its time, at a pause: ``lines_left`` counts the lines for another one.
+    ``uncollected`` counts those that can be collected at the moment.
     """
 
     name: str
     detector: Any
     stage_axes: Any
     readout_s: float
+    lines_left: int
+    uncollected: int
 
     def check_value(self, line: Mapping[str, Any]) -> None: ...
-
-    def collections(self, frames: int) -> int: ...
 
 
 def fly_spectro_ptycho(
@@ -55,8 +57,9 @@ def fly_spectro_ptycho(
     """Record one particle as `spectro_ptycho` does, with a stage that does not stop for exposures.
 
     The stage moves along each line of the raster at constant speed while the detector takes one frame after
-    the other; events carry the position in the middle of the exposure. Between two lines it turns around. A
-    line that is interrupted, or loses a frame, is flown again.
+    the other; events carry the position in the middle of the exposure, and come while the next lines are
+    flown. Between two lines the stage turns around. A line that is interrupted, or loses a frame, is flown
+    again.
 
     During an exposure the stage moves by nearly the step between two frames, which blurs the frame. How far
     is in the start document (``travel_m``), and recipes with the engine ``ml`` take it into account; up to a
@@ -139,9 +142,7 @@ def fly_spectro_ptycho(
         return (yield from bps.declare_stream(pilot, name=STREAM, collect=True))
 
     def at_energy(points: Positions) -> MsgGenerator[None]:
-        planned_lines = [_line(part, exposure_s) for part in np.split(points, ends)]
-        for line, following in zip(planned_lines, [*planned_lines[1:], None], strict=True):
-            yield from _fly(pilot, line, following)
+        return (yield from _fly(pilot, [_line(part, exposure_s) for part in np.split(points, ends)]))
 
     return (yield from recorded(scan, [pilot], at_energy, declare))
 
@@ -172,28 +173,34 @@ def _line(part: Positions, exposure_s: float) -> dict[str, Any]:
     }
 
 
-def _fly(flyer: Any, line: Mapping[str, Any], following: Mapping[str, Any] | None) -> MsgGenerator[None]:
-    """One line: checkpoint, run-up, flight, its events; what an interrupted run has of a line is kept.
-
-    The stage sets out for the following line while events are made. After the checkpoint that line is
-    prepared again, which costs nothing unless a pause has stopped the stage meanwhile.
-    """
+def _fly(flyer: Any, lines: list[dict[str, Any]]) -> MsgGenerator[None]:
+    """All lines of an energy, with their events meanwhile; whatever ends the run, what was flown is kept."""
     yield Msg("checkpoint")
+    yield Msg("prepare", flyer, lines, group="lines")
+    yield Msg("wait", None, group="lines")
     try:
-        yield Msg("prepare", flyer, line, group="line")
-        yield Msg("wait", None, group="line")
-        yield Msg("kickoff", flyer, group="flight")
-        yield Msg("complete", flyer, group="flight")
-        yield Msg("wait", None, group="flight")
-        if following is not None:
-            yield Msg("prepare", flyer, following, group="line")
+        yield from _fly_and_collect(flyer)
+        while flyer.lines_left:  # a pause has cut the flight short
+            yield from _fly_and_collect(flyer)
     except Exception:
-        yield from _collect(flyer, line)
+        yield Msg("stop", flyer)
+        yield from _collect(flyer)
         raise
-    yield from _collect(flyer, line)
+    # from kickoff on nothing is repeated after a pause; this one, which finds nothing left, ends that
+    yield Msg("collect", flyer, name=STREAM, return_payload=False)
 
 
-def _collect(flyer: Any, line: Mapping[str, Any]) -> MsgGenerator[None]:
-    """As often as it may take, whatever it takes: when a pause has the line repeated, it may take more."""
-    for _ in range(flyer.collections(line["frames"])):
+def _fly_and_collect(flyer: Any) -> MsgGenerator[None]:
+    group = short_uid("flight")
+    yield Msg("kickoff", flyer, group=group)
+    yield Msg("complete", flyer, group=group)
+    # None after a pause
+    while (yield Msg("wait", None, group=group, error_on_timeout=False, timeout=COLLECT_S)) is False:
+        yield from _collect(flyer)
+    yield from _collect(flyer)
+
+
+def _collect(flyer: Any) -> MsgGenerator[None]:
+    while flyer.uncollected:
         yield Msg("collect", flyer, name=STREAM, return_payload=False)
+    yield Msg("checkpoint")

@@ -118,13 +118,11 @@ def measure(
 
 def dead_time(beamline: Any, arguments: argparse.Namespace) -> tuple[float, float]:
     """Share of dead time within lines and of whole energies, of one fly scan."""
-    pages: list[list[float]] = []
-    ends: list[float] = []
+    pages: list[list[float]] = []  # of each line, when each frame was taken
 
     def take(name: str, doc: Any) -> None:
         if name == "event_page":
-            pages.append(doc["timestamps"]["eiger_total"])  # when each frame was in the file
-            ends.append(time.perf_counter())
+            pages.append(doc["timestamps"]["eiger_total"])
 
     RE = RunEngine(md_validator=validate_start)
     RE(
@@ -140,10 +138,10 @@ def dead_time(beamline: Any, arguments: argparse.Namespace) -> tuple[float, floa
     within = statistics.median(
         (times[-1] - times[0]) / ((len(times) - 1) * arguments.exposure_s) for times in pages
     )
-    # from the end of one line's documents to that of the line below it, within an energy
+    # from the first frame of a line to that of the line below it, within an energy
     lines = [
-        later - earlier
-        for number, (earlier, later) in enumerate(itertools.pairwise(ends), 1)
+        later[0] - earlier[0]
+        for number, (earlier, later) in enumerate(itertools.pairwise(pages), 1)
         if number % arguments.side
     ]
     return within - 1, statistics.median(lines) / (len(pages[0]) * arguments.exposure_s) - 1

@@ -1,5 +1,6 @@
 """Fly scans through Channel Access: as those of the twin whoever writes, and safe when interrupted."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,11 +164,23 @@ def test_a_pause_in_a_line_flies_it_again(flights, simulate):
     assert FRAMES < check_complete(flights.complete()) < FRAMES + 5
 
 
+def before_line(flyer, number, act):
+    """Have the flyer's thread do something before the n-th approach to a line."""
+    approach, approaches = flyer._approach, itertools.count(1)
+
+    def approach_after(line):
+        if next(approaches) == number:
+            act()
+        return approach(line)
+
+    flyer._approach = approach_after
+
+
 @pytest.mark.parametrize(("line", "lost"), [(1, 1), (5, 3), (6, 5)])
-def test_a_line_that_lost_frames_is_flown_again(flights, before, simulate, caplog, line, lost):
+def test_a_line_that_lost_frames_is_flown_again(flights, simulate, caplog, line, lost):
     """No position is lost or doubled; the frames of the first flight are announced and do not count."""
     impatient = flights.connect(flyer={"patience_s": 1.0}, eiger={"retries": 1})
-    flights.engine.preprocessors.append(before("kickoff", line, lambda: simulate("DropFrames", lost)))
+    before_line(impatient.flyer, line, lambda: simulate("DropFrames", lost))
     flights.engine(scan(impatient))
     came = {
         "hdf1": 5 - lost,
@@ -179,9 +192,9 @@ def test_a_line_that_lost_frames_is_flown_again(flights, before, simulate, caplo
     assert told.startswith(f"flyer: 5 frames planned, 5 triggered, {5 - lost} in the file")
 
 
-def test_frames_lost_again_and_again_end_the_scan(flights, before, simulate):
+def test_frames_lost_again_and_again_end_the_scan(flights, simulate):
     impatient = flights.connect(flyer={"patience_s": 1.0}, eiger={"retries": 1})
-    flights.engine.preprocessors.append(before("kickoff", 2, lambda: simulate("DropFrames", 6)))
+    before_line(impatient.flyer, 2, lambda: simulate("DropFrames", 6))
     with pytest.raises(FailedStatus) as failure:
         flights.engine(scan(impatient))
     documents = flights.complete()

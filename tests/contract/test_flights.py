@@ -1,6 +1,8 @@
 """Fly scans: what they say, and that interruptions lose and double no frame and leave everything closed."""
 
+import importlib
 import threading
+import time
 
 import h5py
 import hdf5plugin  # noqa: F401  (the filter that the frames are compressed with)
@@ -8,7 +10,13 @@ import numpy as np
 import pytest
 from bluesky import Msg
 from bluesky.preprocessors import plan_mutator
-from bluesky.utils import FailedStatus, RunEngineInterrupted, single_gen
+from bluesky.utils import (
+    FailedStatus,
+    NoReplayAllowed,
+    RunEngineInterrupted,
+    TerminalProgressBar,
+    single_gen,
+)
 from bluesky_tiled_plugins.writing.consolidators import consolidator_factory
 
 from ptychrome.callbacks.intake import Intake
@@ -159,9 +167,10 @@ def during(twin, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "occurrence"),
     [
-        *((command, 4) for command in ("checkpoint", "prepare", "kickoff", "complete", "wait", "collect")),
-        ("prepare", 3),  # of a line for which the stage has set out before
-        ("collect", 3),
+        *(("checkpoint", number) for number in range(1, 7)),  # 3 at each of 2 energies
+        *((command, number) for command in ("prepare", "kickoff", "complete") for number in (1, 2)),
+        *(("wait", number) for number in range(1, 9)),
+        *(("collect", number) for number in range(1, 5)),
     ],
 )
 def test_pause_and_resume_lose_and_double_nothing(RE, documents, fly, twin, beamline, command, occurrence):
@@ -175,17 +184,29 @@ def test_pause_and_resume_lose_and_double_nothing(RE, documents, fly, twin, beam
     check_safe(documents, beamline)
 
 
-@pytest.mark.parametrize("number", [1, 3, 5, 18])
-def test_pause_in_the_middle_of_a_line(RE, documents, fly, twin, during, beamline, number):
-    """The flight ends with the frame under way, long before its line; the line is flown again."""
+@pytest.fixture
+def pause(RE, beamline):
+    """To be called in the flyer's thread: returns when the flyer has been told of the pause."""
     paused = threading.Event()
+    told = beamline.flyer.pause
 
-    def pause():
+    def listen():
+        paused.set()
+        told()
+
+    beamline.flyer.pause = listen
+
+    def request():
+        paused.clear()
         RE.request_pause()
-        paused.wait(10)
+        assert paused.wait(10)
 
-    monitor = beamline.flyer.pause
-    beamline.flyer.pause = lambda: (monitor(), paused.set())
+    return request
+
+
+@pytest.mark.parametrize("number", [1, 3, 5, 8, 18])
+def test_pause_in_the_middle_of_a_line(RE, documents, fly, twin, during, beamline, pause, number):
+    """The flight ends with the frame under way, long before its line; the line is flown again."""
     during(number, pause)
     with pytest.raises(RunEngineInterrupted):
         RE(fly())
@@ -197,32 +218,63 @@ def test_pause_in_the_middle_of_a_line(RE, documents, fly, twin, during, beamlin
     check_safe(documents, beamline)
 
 
-def test_a_line_interrupted_twice(RE, documents, fly, twin, beamline, during):
-    RE.preprocessors.append(pause_after("kickoff", 2))
+def test_a_line_interrupted_twice(RE, documents, fly, twin, during, pause):
+    during(8, pause)
     with pytest.raises(RunEngineInterrupted):
         RE(fly())
-    beamline.flyer.complete().wait(10)
-    during(len(twin.exposures) + 2, RE.request_pause)  # in the second frame of the repetition
+    during(10, pause)  # the second frame of the repetition
     with pytest.raises(RunEngineInterrupted):
         RE.resume()
     during(0, None)
     RE.resume()
     check_complete(documents, twin)
+    assert len(twin.exposures) == FRAMES + 3 + 2
+
+
+def test_a_pause_after_events_of_the_flight_repeats_none_of_them(
+    RE, documents, fly, twin, during, pause, quick_events
+):
+    """The RunEngine would count seq_nums from the last checkpoint anew."""
+    during(12, lambda: (wait_for_events(documents, 10), pause()))
+    with pytest.raises(RunEngineInterrupted):
+        RE(fly())
+    during(0, None)
+    RE.resume()
+    check_complete(documents, twin)
+    assert len(twin.exposures) == FRAMES + 2
+
+
+@pytest.fixture
+def quick_events(monkeypatch):
+    """Events come soon after each line."""
+    # the package has the plan under its module's name
+    plan = importlib.import_module("ptychrome.plans.fly_spectro_ptycho")
+    monkeypatch.setattr(plan, "COLLECT_S", 0.01)
+
+
+def wait_for_events(documents, number):
+    for _ in range(1000):
+        if len(documents.events()) >= number:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{len(documents.events())} events while a flight is under way")
 
 
 @pytest.mark.parametrize("end", ["abort", "stop", "halt"])
-def test_ending_early_keeps_whole_lines_and_leaves_everything_closed(RE, documents, fly, twin, beamline, end):
-    RE.preprocessors.append(pause_after("kickoff", 3))
+def test_ending_early_keeps_what_was_flown_and_leaves_everything_closed(
+    RE, documents, fly, twin, beamline, during, pause, end
+):
+    during(13, pause)  # the third line
     with pytest.raises(RunEngineInterrupted):
         RE(fly())
+    during(0, None)
     getattr(RE, end)()
     seq_nums = check_events(documents, twin)
-    assert seq_nums == list(range(1, len(seq_nums) + 1))
-    assert len(seq_nums) >= 10  # the two lines before
+    # two lines, and a frame before those about which nobody can be sure; halted, the RunEngine collects once
+    assert seq_nums == list(range(1, 6 if end == "halt" else 12))
     check_safe(documents, beamline)
     (job,) = jobs_of(documents)
     assert len(job.frames) == len(seq_nums)
-    RE.preprocessors.clear()
     documents.all.clear()
     twin.exposures.clear()
     RE(fly())  # ready for the next one
@@ -244,35 +296,45 @@ def test_what_a_failing_flight_has_brought_home_is_kept(RE, documents, fly, twin
     check_safe(documents, beamline)
 
 
-def test_the_stage_sets_out_for_the_next_line_before_documents_are_made(RE, documents, fly, twin):
-    """All but the first of 3 lines at each of 2 energies."""
-    order = []
-    RE.msg_hook = lambda msg: order.append(msg.command)
+def test_documents_are_made_while_the_next_lines_are_flown(RE, documents, fly, twin, during, quick_events):
+    during(12, lambda: wait_for_events(documents, 10))
     RE(fly())
-    relevant = [command for command in order if command in ("prepare", "kickoff", "collect", "checkpoint")]
-    ahead = ["checkpoint", "prepare", "kickoff", "prepare", "collect", "collect"]
-    last = ["checkpoint", "prepare", "kickoff", "collect", "collect"]
-    assert relevant == 2 * ["checkpoint", *ahead, *ahead, *last]
     check_complete(documents, twin)
 
 
-def test_a_line_that_is_prepared_is_not_prepared_again_unless_the_stage_was_stopped(beamline):
+def test_progress_bars_are_told_of_lines(RE, fly, beamline, during, capsys):
+    told = []
+
+    def watch():
+        flight = beamline.flyer.complete()
+        flight.watch(lambda **about: told.append((about["name"], about.get("current"))))
+        TerminalProgressBar([flight], delay_draw=0)
+
+    during(1, watch)
+    RE(fly())
+    assert [lines for _, lines in told if lines] == [1, 2, 3]
+    assert "2.0/3.0" in capsys.readouterr().out
+
+
+def test_lines_are_flown_from_the_beginning_of_the_run_up_wherever_the_stage_was_left(beamline, twin):
     line = {"first_m": (0.0, 0.0), "last_m": (4e-7, 0.0), "frames": 5, "exposure_s": 0.01}
     flyer = beamline.flyer
     flyer.stage()
-    ready = flyer.prepare(line)
-    assert flyer.prepare(line) is ready
-    ready.wait(10)
-    flyer.pause()
+    flyer.prepare([line]).wait(10)
+    flyer.pause()  # nothing was flown: it may be repeated
     beamline.stage.x.set(1e-6).wait(10)
-    flyer.prepare(line).wait(10)
-    assert beamline.stage.x.position < 0  # run-up
+    flyer.kickoff()
+    flyer.complete().wait(10)
+    flown = np.array([stage_m for _, stage_m, *_ in twin.exposures])
+    np.testing.assert_allclose(flown, [(n * 1e-7, 0) for n in range(5)], rtol=0, atol=1e-20)
+    with pytest.raises(NoReplayAllowed):
+        flyer.pause()
     flyer.unstage()
 
 
 def test_a_flyer_must_be_staged_and_prepared(beamline):
     with pytest.raises(RuntimeError, match="stage it"):
-        beamline.flyer.prepare({"first_m": (0, 0), "last_m": (1e-6, 0), "frames": 9, "exposure_s": 0.01})
+        beamline.flyer.prepare([{"first_m": (0, 0), "last_m": (1e-6, 0), "frames": 9, "exposure_s": 0.01}])
     with pytest.raises(RuntimeError, match="no line to fly"):
         beamline.flyer.kickoff()
     with pytest.raises(RuntimeError, match="not been kicked off"):

@@ -54,7 +54,7 @@ def test_plan_can_be_submitted_again_from_its_own_arguments(beamline):
 
 
 def test_lines_follow_the_drift(beamline):
-    """30 nm of drift in x: every line that is prepared lies by that much beside the planned one."""
+    """30 nm of drift in x: the lines that are prepared lie by that much beside the planned ones."""
 
     class Drift:
         name = "drift"
@@ -64,7 +64,7 @@ def test_lines_follow_the_drift(beamline):
     beamline.kb.vertical_pitch._set_position(0.0)
     firsts = []
     engine = RunEngine({})
-    engine.msg_hook = lambda m: m.command == "prepare" and firsts.append(m.args[0]["first_m"])
+    engine.msg_hook = lambda m: m.command == "prepare" and firsts.append(m.args[0][0]["first_m"])
     engine(plan(beamline, recentre=Drift()))
     assert firsts[0] == pytest.approx((-1.5e-7 - 3e-8, -1.5e-7))
 
