@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ptychrome.devices.ioc.axes import Axis
@@ -72,30 +72,39 @@ class FlightRecords:
         self._abort.clear()
         await self._captured.post(0)
         taken: dict[str, list[float]] = {name: [] for name in self._waveforms}
+        first, last = ([channel.value for channel in ends] for ends in (self._first, self._last))
+        seconds = (self._points.value - 1) * self._period.value
+        velocity = [(b - a) / seconds for a, b in zip(first, last, strict=True)]
+        whole = False
         try:
-            await self._fly(taken)
+            await self._fly(first, velocity, taken)
+            whole = not self._abort.is_set()
         finally:
-            for axis in self._axes:
-                axis.speed = 0.0
+            rests = asyncio.get_running_loop().time() + self._wall_s(self._ramp.value)
             for name, values in taken.items():
                 await self._waveforms[name].post(values)
             await self._detector.post_totals()
             await self._captured.post(len(taken["Time"]))
-        await self._rest(self._ramp.value)
+            margin_s = (self._exposure.value + self._ramp.value) / 2
+            for axis, end, v in zip(self._axes, last, velocity, strict=True):
+                if v:  # the other one may be on its way to the next line
+                    await axis.pass_by(end + v * margin_s if whole else axis.position, 0.0)
+        await self._wait_until(rests)
 
-    async def _fly(self, taken: dict[str, list[float]]) -> None:
-        first, last = ([channel.value for channel in ends] for ends in (self._first, self._last))
-        points, period_s = self._points.value, self._period.value
-        velocity = [(b - a) / ((points - 1) * period_s) for a, b in zip(first, last, strict=True)]
-        await self._rest(self._ramp.value)
+    async def _fly(
+        self, first: Sequence[float], velocity: Sequence[float], taken: dict[str, list[float]]
+    ) -> None:
+        period_s = self._period.value
         loop = asyncio.get_running_loop()
+        await self._wait_until(loop.time() + self._wall_s(self._ramp.value))
         began = loop.time()
-        for point in range(points):
+        for point in range(self._points.value):
             if self._abort.is_set():
                 break
             place = [a + v * (point * period_s) for a, v in zip(first, velocity, strict=True)]
             for axis, position, v in zip(self._axes, place, velocity, strict=True):
-                await axis.pass_by(position, v)
+                if v or not point:
+                    await axis.pass_by(position, v)
             # what it takes to simulate a frame is not dead time: the next one ends when it should
             ends = began + self._wall_s(point * period_s + self._exposure.value)
             if not await self._detector.trigger_from_outside(ends):
@@ -103,13 +112,9 @@ class FlightRecords:
             values = [*place, *(self._monitors[name].value for name in CAPTURED[2:]), loop.time() - began]
             for name, value in zip((*CAPTURED, "Time"), values, strict=True):
                 taken[name].append(value)
-        else:
-            margin_s = (self._exposure.value + self._ramp.value) / 2
-            for axis, end, v in zip(self._axes, last, velocity, strict=True):
-                await axis.pass_by(end + v * margin_s, 0.0)
 
-    async def _rest(self, seconds: float) -> None:
-        """Wait, unless the flight is aborted."""
-        if (wall_s := self._wall_s(seconds)) > 0:
+    async def _wait_until(self, end: float) -> None:
+        """By the loop's clock, unless the flight is aborted."""
+        if (wall_s := end - asyncio.get_running_loop().time()) > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._abort.wait(), wall_s)
