@@ -130,8 +130,11 @@ class EpicsFlyer(LineFlyer):
 
         self.captured.subscribe(count_frames, run=False)
         try:
-            began = time.time() + self._ramp_s
-            self.go.put(1, wait=False, callback=end)
+            with self._helm:
+                if self._halting.is_set():
+                    raise FlightError(f"{self.name} was stopped before the line")
+                began = time.time() + self._ramp_s
+                self.go.put(1, wait=False, callback=end)
             self._wait_for(over, line)
         finally:
             self.captured.clear_sub(count_frames)

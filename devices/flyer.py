@@ -34,15 +34,22 @@ class Flight(DeviceStatus):
     """Of a flight under way; tells progress bars of its lines."""
 
     def __init__(self, device: Any, lines: int) -> None:
-        super().__init__(device)
+        super().__init__(device, call_stop_on_failure=False)  # whoever flies has stopped by then
         self._lines = lines
 
     def tell(self, flown: int) -> None:
-        """So many lines are flown."""
+        """So many lines have been flown."""
         where = {"current": flown, "initial": 0, "target": self._lines, "unit": "lines"}
         for watcher in self._watchers:
             with contextlib.suppress(Exception):  # a flight does not end for that
                 watcher(name=self.device.name, fraction=1 - flown / self._lines, **where)
+
+    def fail(self, error: Exception) -> None:
+        """As `set_exception`, which does not take ophyd's own time-outs."""
+        if isinstance(error, TimeoutError):
+            late, error = error, RuntimeError(f"{self.device.name}: {error or type(error).__name__}")
+            error.__cause__ = late
+        self.set_exception(error)
 
 
 class LineFlyer(Device):
@@ -50,7 +57,8 @@ class LineFlyer(Device):
 
     Bluesky's order: `prepare` with lines, `kickoff`, `complete`. Meanwhile and afterwards `collect` makes
     documents of a line that is flown, as long as some are `uncollected`: a page, or one for each file that
-    the line's frames lie in, since all that are announced in one collection must be equally many.
+    the line's frames lie in, and one for the first frame of a repetition (below), since all that are
+    announced in one collection must be equally many.
 
     A pause ends the flight with the frame under way, and the next `kickoff` goes on with the line that it
     has cut short. That line takes new frames. Those of the first attempt, which are in the detector's file,
@@ -129,7 +137,11 @@ class LineFlyer(Device):
     @property
     def uncollected(self) -> int:
         """Lines of which there are no documents, or not of all frames."""
-        return len(self._whole) + (self._giving_up and bool(self._attempt))
+        return len(self._whole) + (self._giving_up and (self._flying or bool(self._attempt)))
+
+    @property
+    def _flying(self) -> bool:
+        return self._flight is not None and not self._flight.done()
 
     def check_value(self, line: Mapping[str, Any]) -> None:
         """Refuse a line (see `prepare`) that cannot be flown.
@@ -165,6 +177,7 @@ class LineFlyer(Device):
         if self._pilot is not None:
             self._pilot.shutdown()
         self._pilot = None
+        self._forget()
         self.detector.unstage()
         return [*super().unstage(), self.detector]
 
@@ -180,9 +193,13 @@ class LineFlyer(Device):
         ------
         RuntimeError
             If the flyer is not staged.
+        ValueError
+            If there are no lines.
         """
         if self._pilot is None:
             raise RuntimeError(f"{self.name} cannot prepare lines; stage it before")
+        if not value:
+            raise ValueError(f"{self.name} has been given no lines; expected at least one")
         self._land()
         self._halting.clear()
         self._lines = deque(map(self._as_line, value))
@@ -201,7 +218,7 @@ class LineFlyer(Device):
             raise RuntimeError(f"{self.name} has no line to fly; stage it and prepare one")
         self._land()
         self._halting.clear()
-        self._replayable = False
+        self._replayable, self._giving_up = False, False
         self._strays.update(taken.number for taken in self._attempt)
         self._attempt = []
         self._flown = Flight(self, len(self._lines))
@@ -251,8 +268,8 @@ class LineFlyer(Device):
 
     def _land(self) -> None:
         """End a flight, if one is under way, with its frame."""
-        if self._flight is not None and not self._flight.done():
-            self._halting.set()
+        if self._flight is not None and self._flying:
+            self._halt()
             wait([self._flight])
 
     def _fly_lines(self, flown: Flight) -> None:
@@ -272,7 +289,9 @@ class LineFlyer(Device):
                 flown.tell(planned - len(self._lines))
         except Exception as error:  # a thread has nobody else to tell
             if not self._halting.is_set():
-                flown.set_exception(error)
+                self._lines.clear()
+                self.stop()
+                flown.fail(error)
                 return
         if self._halting.is_set():
             self._strays.update(taken.number for taken in self._attempt[-UNSURE:])

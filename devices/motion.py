@@ -67,9 +67,12 @@ class Heading:
         if sub_type != PositionerBase._SUB_REQ_DONE:
             super()._run_subs(*args, sub_type=sub_type, **kwargs)  # type: ignore[misc]
             return
-        for number, tell in list(self._callbacks[sub_type].items()):  # type: ignore[attr-defined]
-            self.unsubscribe(number)  # type: ignore[attr-defined]
-            tell(*args, sub_type=sub_type, obj=self, **kwargs)
+        waiting, known = self._callbacks[sub_type], self._cid_to_event_mapping  # type: ignore[attr-defined]
+        for number in list(waiting):
+            if tell := waiting.pop(number, None):  # else another thread tells it
+                known.pop(number, None)
+                self._unwrapped_callbacks[sub_type].pop(number, None)  # type: ignore[attr-defined]
+                tell(*args, sub_type=sub_type, obj=self, **kwargs)
 
     def _reset_sub(self, event_type: str) -> None:
         # ophyd forgets whoever waits for a motion when it has told them, and with them whoever has begun the

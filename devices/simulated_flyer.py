@@ -30,6 +30,8 @@ class SimulatedFlyer(LineFlyer):
         began = time.monotonic()
         try:
             for number in range(line.frames):
+                if self._halting.is_set():
+                    return
                 place = line.at(number * line.period_s)
                 for axis, position, speed in zip(axes, place, line.velocity_m_s, strict=True):
                     axis.pass_by(position, speed)
@@ -38,8 +40,6 @@ class SimulatedFlyer(LineFlyer):
                 values = {axis.name: position for axis, position in zip(axes, place, strict=True)}
                 values |= {signal.name: signal.get() for signal in signals}
                 yield Taken(taken, time.time(), values)
-                if self._halting.is_set():
-                    return
         finally:
             for axis, position in zip(axes, line.ends_m(self._ramp_s)[1], strict=True):
                 axis.pass_by(axis.position if self._halting.is_set() else position, 0.0)

@@ -22,7 +22,7 @@ class FlightRecords:
     rests again; ``Abort`` ends a flight with its exposure. ``Captured`` counts what the waveforms hold: ``X``
     and ``Y`` in the middle of each exposure, ``I0`` and ``Ring``, and ``Time``, s from the first trigger to
     the end of each exposure. They are there with the last exposure, before the stage rests, and are posted
-    before ``Captured`` is.
+    before ``Captured`` is; from then on an axis that stands still on the line belongs to others again.
 
     Parameters
     ----------
@@ -75,11 +75,10 @@ class FlightRecords:
         first, last = ([channel.value for channel in ends] for ends in (self._first, self._last))
         seconds = (self._points.value - 1) * self._period.value
         velocity = [(b - a) / seconds for a, b in zip(first, last, strict=True)]
-        whole = False
         try:
             await self._fly(first, velocity, taken)
-            whole = not self._abort.is_set()
         finally:
+            whole = len(taken["Time"]) == self._points.value
             rests = asyncio.get_running_loop().time() + self._wall_s(self._ramp.value)
             for name, values in taken.items():
                 await self._waveforms[name].post(values)

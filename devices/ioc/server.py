@@ -280,7 +280,8 @@ class _Server(Context):
         try:
             await asyncio.Event().wait()
         finally:
-            asyncio.get_running_loop().remove_reader(sock)
+            if sock.fileno() >= 0:
+                asyncio.get_running_loop().remove_reader(sock)
 
     async def broadcast_beacon_loop(self) -> None:
         """No beacons: they reach clients through a CA repeater, which a Python environment does not have."""

@@ -1,6 +1,7 @@
 """Fly scans through Channel Access: as those of the twin whoever writes, and safe when interrupted."""
 
 import itertools
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,6 +163,34 @@ def test_a_pause_in_a_line_flies_it_again(flights, simulate):
     simulate("Clock", 0.0)
     flights.engine.resume()
     assert FRAMES < check_complete(flights.complete()) < FRAMES + 5
+
+
+def test_what_an_aborted_flight_has_brought_home_is_kept(flights, simulate):
+    """0.3 s exposures in real time, aborted without a pause in the fourth frame of the first line."""
+    simulate("Clock", 1.0)
+    beamline = flights.connect()
+    counter = beamline.eiger.cam.array_counter
+    engine = flights.engine
+
+    def abort(value, **_):
+        if value == 3:
+            threading.Thread(target=engine.abort).start()
+
+    counter.subscribe(abort, run=False)
+    try:
+        with pytest.raises(RunEngineInterrupted):
+            engine(scan(beamline, exposure_s=0.3))
+    finally:
+        counter.clear_sub(abort)
+    simulate("Clock", 0.0)
+    documents = flights.complete()
+    assert documents.stop["exit_status"] == "abort"
+    assert sorted(documents.events()) in (
+        [1],
+        [1, 2],
+        [1, 2, 3],
+    )  # all but two about which nobody can be sure
+    assert beamline.shutter.is_open.get() == beamline.eiger.cam.acquire.get() == 0
 
 
 def before_line(flyer, number, act):

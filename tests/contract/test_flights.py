@@ -332,6 +332,19 @@ def test_lines_are_flown_from_the_beginning_of_the_run_up_wherever_the_stage_was
     flyer.unstage()
 
 
+def test_a_plan_after_a_failed_one_ends_without_a_run_engine_too(RE, fly, during):
+    """Such as that of a queue server or of summarize_plan, which look at the flyer and execute nothing."""
+
+    def fail():
+        raise TimeoutError("the shutter did not answer")
+
+    during(9, fail)
+    with pytest.raises(FailedStatus) as failure:
+        RE(fly())
+    assert "flyer: the shutter did not answer" in str(failure.value.__cause__)
+    assert len([msg for msg, _ in zip(fly(), range(1000), strict=False) if msg.command == "kickoff"]) == 2
+
+
 def test_a_flyer_must_be_staged_and_prepared(beamline):
     with pytest.raises(RuntimeError, match="stage it"):
         beamline.flyer.prepare([{"first_m": (0, 0), "last_m": (1e-6, 0), "frames": 9, "exposure_s": 0.01}])
