@@ -264,7 +264,10 @@ class LineFlyer(Device):
             self._halting.set()
             self._ahead = None
             for axis in (self.stage_axes.x, self.stage_axes.y):
-                axis.stop(success=True)
+                try:
+                    axis.stop(success=True)
+                except Exception:  # the other one, the detector and the plan must hear of it, too
+                    self.log.exception("%s could not be stopped", axis.name)
 
     def _land(self) -> None:
         """End a flight, if one is under way, with its frame."""
