@@ -9,6 +9,7 @@ from typing import Any
 
 from ophyd import Component as Cpt
 from ophyd import EpicsSignal, EpicsSignalRO
+from ophyd.status import StatusBase
 
 from ptychrome.devices.epics_eiger import EpicsEiger
 from ptychrome.devices.flyer import LineFlyer
@@ -22,8 +23,9 @@ class FlightError(RuntimeError):
 class EpicsFlyer(LineFlyer):
     """Flyer of a controller with the records of `ptychrome.devices.ioc.flight`, and an `EpicsEiger`.
 
-    Staged, the detector takes one frame for each of the controller's triggers. A line of which a frame was
-    lost is flown again, as often as the detector's settings have it take a lost frame again.
+    The controller waits for an axis that is still on its way to the line. Staged, the detector takes one
+    frame for each of the controller's triggers. A line of which a frame was lost is flown again, as often as
+    the detector's settings have it take a lost frame again.
 
     Parameters
     ----------
@@ -55,6 +57,7 @@ class EpicsFlyer(LineFlyer):
     def __init__(self, prefix: str = "", *, patience_s: float = 5.0, **kwargs: Any) -> None:
         super().__init__(prefix, **kwargs)
         self._patience_s = patience_s
+        self._known: dict[EpicsSignal, float] = {}  # what the controller was told in this flight
         self._told: dict[EpicsSignal, threading.Event] = {}
         self._rested = threading.Event()
 
@@ -66,6 +69,11 @@ class EpicsFlyer(LineFlyer):
         finally:
             self.detector.external_triggers = False
 
+    def kickoff(self) -> StatusBase:
+        """See `LineFlyer.kickoff`."""
+        self._known = {}
+        return super().kickoff()
+
     def _instruct(self, line: Line) -> None:
         settings = {
             self.first_x: line.first_m[0],
@@ -76,8 +84,10 @@ class EpicsFlyer(LineFlyer):
             self.exposure: line.exposure_s,
             self.period: line.period_s,
             self.ramp: self._ramp_s,
-            **self.detector.line_settings,
         }
+        settings = dict(settings.items() - self._known.items())
+        self._known |= settings
+        settings |= self.detector.line_settings
         self._told = {signal: threading.Event() for signal in settings}
         for signal, value in settings.items():
             signal.put(value, wait=False, callback=lambda told=self._told[signal], **_: told.set())
@@ -85,6 +95,8 @@ class EpicsFlyer(LineFlyer):
     def _fly(self, line: Line) -> Iterator[Taken]:
         for retries_left in reversed(range(self.detector.retries + 1)):
             began, heard = self._pass_along(line)
+            for step in self._steps:
+                step.wait()
             self._turn(line.velocity_m_s)
             self._wait_for(self._rested, line)
             self._turn()

@@ -116,6 +116,7 @@ class LineFlyer(Device):
         """As it is before the first flight."""
         self._lines: deque[Line] = deque()  # that are left
         self._ahead: tuple[Line, dict[Any, StatusBase]] | None = None  # where axes are heading
+        self._steps: list[StatusBase] = []  # of axes that stand still on the line under way
         self._flown: Flight | None = None
         self._replayable, self._giving_up = True, False
         self._before: Readings = {}  # all that an event is made of, before the line under way
@@ -203,7 +204,7 @@ class LineFlyer(Device):
         self._land()
         self._halting.clear()
         self._lines = deque(map(self._as_line, value))
-        x, y = self._set_out(self._lines[0])
+        x, y = self._set_out(self._lines[0]).values()
         return x & y
 
     def kickoff(self) -> StatusBase:
@@ -306,22 +307,26 @@ class LineFlyer(Device):
         self._attempt = []
 
     def _approach(self, line: Line) -> None:
-        """Move to where the run-up begins, and read everything meanwhile."""
-        arrivals = self._set_out(line)
+        """Move to where the run-up begins, and read everything meanwhile; for `_steps`, `_fly` waits."""
+        heading = self._set_out(line)
         self._instruct(line)
         self._before = {key: value for device in self._devices for key, value in device.read().items()}
-        for arrival in arrivals:
-            arrival.wait()
-        self._ahead = None
+        self._ahead, self._steps = None, []
+        speeds = dict(zip((self.stage_axes.x, self.stage_axes.y), line.velocity_m_s, strict=True))
+        for axis, arrival in heading.items():
+            if speeds[axis]:
+                arrival.wait()
+            else:
+                self._steps.append(arrival)
 
-    def _set_out(self, line: Line, passing: tuple[float, float] = (0.0, 0.0)) -> list[StatusBase]:
+    def _set_out(self, line: Line, passing: tuple[float, float] = (0.0, 0.0)) -> dict[Any, StatusBase]:
         """Send axes to where a line's run-up begins, unless they are on their way; none during a halt.
 
         Those that are `passing` at a speed other than 0 are not sent yet.
         """
         with self._helm:
             if self._halting.is_set():
-                return []
+                return {}
             if self._ahead is None or self._ahead[0] is not line:
                 self._ahead = line, {}
             heading = self._ahead[1]
@@ -329,7 +334,7 @@ class LineFlyer(Device):
             for axis, target, speed in zip(axes, line.ends_m(self._ramp_s)[0], passing, strict=True):
                 if not speed and axis not in heading:
                     heading[axis] = axis.set(target)
-            return list(heading.values())
+            return heading
 
     def _turn(self, passing: tuple[float, float] = (0.0, 0.0)) -> None:
         """Send axes ahead to the next line; for `_fly`, when they are at rest. See `_set_out`."""
@@ -341,6 +346,8 @@ class LineFlyer(Device):
 
     def _fly(self, line: Line) -> Iterator[Taken]:
         """Fly a line from where its run-up begins to rest; end with the frame under way when halting.
+
+        No exposure begins before the axes that stand still on the line have arrived (`_steps`).
 
         Yields
         ------

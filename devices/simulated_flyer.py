@@ -27,6 +27,8 @@ class SimulatedFlyer(LineFlyer):
         axes = (self.stage_axes.x, self.stage_axes.y)
         signals = (self.detector.total, *self.detector.companions.monitors)
         self._halting.wait(self._clock.wall_s(self._ramp_s))
+        for step in self._steps:
+            step.wait()
         began = time.monotonic()
         try:
             for number in range(line.frames):

@@ -127,6 +127,11 @@ class Axis:
                 await self._arrive(start + distance if fault else target)
             return fault
 
+    async def come_to_rest(self) -> None:
+        """Wait until the motion under way, if any, has ended."""
+        async with self._busy:
+            pass
+
     async def pass_by(self, position: float, speed: float) -> None:
         """Be at a position in the course of a flight, whose pace is that of who flies it.
 

@@ -18,11 +18,12 @@ class FlightRecords:
     """Flies a line and triggers the detector at equal times on the way.
 
     ``FirstX``, ``FirstY``, ``LastX`` and ``LastY`` (m): the stage in the middle of the first and of the last
-    exposure; ``Points``, ``Exposure``, ``Period``, ``Ramp`` (s). The put of ``Go`` completes when the stage
-    rests again; ``Abort`` ends a flight with its exposure. ``Captured`` counts what the waveforms hold: ``X``
-    and ``Y`` in the middle of each exposure, ``I0`` and ``Ring``, and ``Time``, s from the first trigger to
-    the end of each exposure. They are there with the last exposure, before the stage rests, and are posted
-    before ``Captured`` is; from then on an axis that stands still on the line belongs to others again.
+    exposure; ``Points``, ``Exposure``, ``Period``, ``Ramp`` (s). ``Go`` begins with the run-up; the first
+    exposure waits for an axis that is still on its way to the line; the put completes when the stage rests
+    again. ``Abort`` ends a flight with its exposure. ``Captured`` counts what the waveforms hold: ``X`` and
+    ``Y`` in the middle of each exposure, ``I0`` and ``Ring``, and ``Time``, s from the first trigger to the
+    end of each exposure. They are there with the last exposure, before the stage rests, and are posted before
+    ``Captured`` is; from then on an axis that stands still on the line belongs to others again.
 
     Parameters
     ----------
@@ -96,14 +97,16 @@ class FlightRecords:
         period_s = self._period.value
         loop = asyncio.get_running_loop()
         await self._wait_until(loop.time() + self._wall_s(self._ramp.value))
+        for axis in self._axes:
+            await axis.come_to_rest()
         began = loop.time()
         for point in range(self._points.value):
             if self._abort.is_set():
                 break
-            place = [a + v * (point * period_s) for a, v in zip(first, velocity, strict=True)]
-            for axis, position, v in zip(self._axes, place, velocity, strict=True):
-                if v or not point:
-                    await axis.pass_by(position, v)
+            for axis, a, v in zip(self._axes, first, velocity, strict=True):
+                if v:  # the other one is where it was sent, or was stopped
+                    await axis.pass_by(a + v * (point * period_s), v)
+            place = [axis.position for axis in self._axes]
             # what it takes to simulate a frame is not dead time: the next one ends when it should
             ends = began + self._wall_s(point * period_s + self._exposure.value)
             if not await self._detector.trigger_from_outside(ends):

@@ -52,7 +52,7 @@ from ptychrome.schema import validate_start  # noqa: E402
 
 FIRST_EV, STEP_EV, STEP_M = 5474.0, 0.75, 150e-9
 STEP_S = STEP_M / 20e-6 + 0.005  # of the simulated stage, both ways of control: velocity and settling
-TURN_S = STEP_S + RAMP_S  # of the flyers: step to the next line, which begins with the run-down, and run-up
+TURN_S = max(STEP_S, 2 * RAMP_S)  # of the flyers: step to the next line, run-down and run-up meanwhile
 
 
 def scan_s(RE: RunEngine, beamline: Any, arguments: argparse.Namespace) -> tuple[float, float]:

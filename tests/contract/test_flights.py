@@ -271,7 +271,8 @@ def test_ending_early_keeps_what_was_flown_and_leaves_everything_closed(
     getattr(RE, end)()
     seq_nums = check_events(documents, twin)
     # two lines, and a frame before those about which nobody can be sure; halted, the RunEngine collects once
-    assert seq_nums == list(range(1, 6 if end == "halt" else 12))
+    assert len(seq_nums) in ((5, 10) if end == "halt" else (11,))
+    assert seq_nums == list(range(1, len(seq_nums) + 1))
     check_safe(documents, beamline)
     (job,) = jobs_of(documents)
     assert len(job.frames) == len(seq_nums)
