@@ -6,6 +6,7 @@ an exposure, and what the monitors read is what the twin measured during that ex
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,9 @@ class Twin(Protocol):
     def expose(self, exposure_s: float) -> Exposure: ...
 
 
+SAME = 1e-12  # positions that differ by less, relatively, are one: sums round
+
+
 class SimulatedAxis(Heading, SoftPositioner):
     """A motor that needs its time: ``|distance| / velocity + settle_s`` by the clock, none if it is there.
 
@@ -87,7 +91,8 @@ class SimulatedAxis(Heading, SoftPositioner):
     def _setup_move(self, position: float, status: DeviceStatus) -> None:
         began = time.monotonic()
         distance = abs(position - self.position)
-        duration = self.clock.wall_s(distance / self._velocity + self._settle_s) if distance else 0.0
+        stands = math.isclose(position, self.position, rel_tol=SAME)
+        duration = 0.0 if stands else self.clock.wall_s(distance / self._velocity + self._settle_s)
         self._run_subs(sub_type=self.SUB_START, timestamp=time.time())
         self._started_moving = self._moving = True
         if not duration:

@@ -143,6 +143,7 @@ def test_stage_is_sent_where_it_stands_only_if_somebody_sent_it_elsewhere(ca, co
     ours.x.set(1e-7).wait(timeout=DEADLINE_S)
     assert setpoint.get(use_monitor=False) == 1e-7
     assert setpoint.timestamp == stamp  # nothing was written
+    until(lambda: others.x.position == 1e-7 and not others.x.moving, "the end of the motion, by the others")
     others.x.set(2e-7).wait(timeout=DEADLINE_S)
     until(lambda: setpoint.get() == 2e-7, "the update of the set point")
     ours.x.set(1e-7).wait(timeout=DEADLINE_S)
