@@ -233,3 +233,15 @@ def test_frames_lost_again_and_again_end_the_scan(flights, simulate):
     assert documents.stop["exit_status"] == "fail"
     assert len(documents.events()) == 5  # the line before
     assert impatient.shutter.is_open.get() == impatient.eiger.cam.acquire.get() == 0
+
+
+def test_a_step_to_the_next_line_that_fails_ends_the_scan(flights, simulate):
+    """The controller has flown beside the line by then; none of those frames counts."""
+    beamline = flights.connect()
+    before_line(beamline.flyer, 1, lambda: simulate("Stall", "Stage:Y"))
+    with pytest.raises(FailedStatus) as failure:
+        flights.engine(scan(beamline))
+    documents = flights.complete()
+    assert "stage_y stopped at" in str(failure.value.__cause__)
+    assert len(documents.events()) == 5  # the line before
+    assert beamline.shutter.is_open.get() == beamline.eiger.cam.acquire.get() == 0
