@@ -58,9 +58,6 @@ class Twin(Protocol):
     def expose(self, exposure_s: float) -> Exposure: ...
 
 
-SAME = 1e-12  # positions that differ by less, relatively, are one: sums round
-
-
 class SimulatedAxis(Heading, SoftPositioner):
     """A motor that needs its time: ``|distance| / velocity + settle_s`` by the clock, none if it is there.
 
@@ -91,7 +88,7 @@ class SimulatedAxis(Heading, SoftPositioner):
     def _setup_move(self, position: float, status: DeviceStatus) -> None:
         began = time.monotonic()
         distance = abs(position - self.position)
-        stands = math.isclose(position, self.position, rel_tol=SAME)
+        stands = math.isclose(position, self.position)  # sums round
         duration = 0.0 if stands else self.clock.wall_s(distance / self._velocity + self._settle_s)
         self._run_subs(sub_type=self.SUB_START, timestamp=time.time())
         self._started_moving = self._moving = True

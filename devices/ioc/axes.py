@@ -16,7 +16,6 @@ from caproto import SkipWrite
 from ptychrome.devices.ioc.channels import Database, choice, count, label, number
 
 PER_METRE = 1e6  # micrometres
-SAME = 1e-12  # positions that differ by less, relatively, are one: sums round
 TICK_S = 0.1  # between two readbacks of a moving motor record
 
 
@@ -113,7 +112,7 @@ class Axis:
             start, distance = self.position, target - self.position
             if fault:
                 distance /= 2
-            stands = math.isclose(target, start, rel_tol=SAME)
+            stands = math.isclose(target, start)  # sums round
             seconds = 0.0 if stands else abs(distance) / self.model.velocity + self.model.settle_s
             duration = self._wall_s(seconds)
             began = time.monotonic()
