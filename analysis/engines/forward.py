@@ -173,12 +173,17 @@ class ForwardModel:
     def ramps(self, state: State, index: Any) -> tuple[Array, Array]:
         """Phase ramps along rows (b, ny) and columns (b, nx) that shift the probe to its places."""
         xp = self.backend.xp
-        shift = self.backend.asarray(self._fraction[index] + state.shift[index])
+        shift = self.backend.asarray(self._offset(state, index))
         ramps = []
         for axis, q in enumerate(self._frequencies):
-            angle = xp.astype(shift[:, axis][:, None] * q[None, :], xp.complex64)
-            ramps.append(xp.exp(angle * (-2j * np.pi)))
+            angle = shift[:, axis][:, None] * (q[None, :] * (-2 * np.pi))
+            cosine, sine = (xp.astype(part, xp.complex64) for part in (xp.cos(angle), xp.sin(angle)))
+            ramps.append(cosine + sine * 1j)  # several times faster than exp of a complex array
         return ramps[0], ramps[1]
+
+    def _offset(self, state: State, index: Any) -> NDArray[np.float32]:
+        """Where the probe is beside whole pixels, (b, 2)."""
+        return self._fraction[index] + state.shift[index]
 
     def residual(
         self,
@@ -228,12 +233,11 @@ class ForwardModel:
         scale = self.backend.asarray(1 / state.scale[index] ** 2)
         return self.backend.ifft2(far) * scale[:, None, None, None]
 
-    def batches(self, order: NDArray[np.int64] | None = None) -> Iterator[Any]:
-        """Positions to be treated together: slices, or parts of a given order."""
-        count = len(self.data.amplitude) if order is None else len(order)
+    def batches(self, count: int | None = None) -> Iterator[slice]:
+        """Places of the positions that are treated together, among all of them or the first `count`."""
+        count = len(self.data.amplitude) if count is None else count
         for first in range(0, count, self._batch):
-            part = slice(first, min(first + self._batch, count))
-            yield part if order is None else order[part]
+            yield slice(first, min(first + self._batch, count))
 
     def moments(self, state: State) -> NDArray[np.float32]:
         """The moments of `Backend.residual` for all positions, (n, 3)."""
@@ -263,13 +267,16 @@ class ForwardModel:
         gradient = None if far is None else far * 0
         # O − 1 multiplies the probe in the window where the probe alone is added in the far field
         scatterer = state.object if far is None else state.object - 1
-        for index in self.batches(order):
-            ramps = self.ramps(state, index)
+        every = slice(None) if order is None else order
+        rows, columns = self.ramps(state, every)
+        offset = self._offset(state, every)
+        phases = None if far is None else self._pixel.phases(offset, probe.shape[0])
+        for part in self.batches(len(offset)):
+            ramps = rows[part, ...], columns[part, ...]
             unscattered = None
             if far is not None:
-                shift = self._fraction[index] + state.shift[index]
-                phases = self._pixel.phases(shift, probe.shape[0])
-                unscattered = Unscattered(far, *ramps, phases, gradient)
+                unscattered = Unscattered(far, *ramps, phases[part, ...], gradient)
+            index = part if order is None else order[part]
             yield ramps, scatterer, self.probes(probe_hat, ramps), index, unscattered
 
     def gradient(
