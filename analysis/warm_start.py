@@ -79,7 +79,8 @@ def drift_px(data: DiffractionData, guess: Reconstruction, backend: str = "auto"
         What the object must be shifted by, rows and columns, pixels.
     """
     options = MlOptions(backend=backend)
-    model = ForwardModel(_thinned(data), options, options.pixel_points, options.motion_points)
+    # points for pixels: what they leave does not depend on the shift
+    model = ForwardModel(_thinned(data), options, 1, options.motion_points)
     state, ops = model.begin(guess), model.backend
     spectrum = ops.fft2(state.object - 1)
 

@@ -74,7 +74,7 @@ class Refinement:
 
 
 def refine(task: Refinement, recipe: Recipe) -> ReconstructedEnergy:
-    """Refine one energy with what the others say.
+    """Refine one energy with what the others say, also of what its own frames do not show.
 
     Parameters
     ----------
@@ -91,20 +91,16 @@ def refine(task: Refinement, recipe: Recipe) -> ReconstructedEnergy:
     """
     assert recipe.joint is not None
     data, _ = load(task.job, task.energy.geometry)
-    result = _result(data, task.energy.reconstruction, recipe.joint.refine, recipe, task.prior)
+    (result,) = deque(run(data, task.energy.reconstruction, recipe.joint.refine, task.prior), maxlen=1)
     return task.energy.with_reconstruction(result)
 
 
 def _result(
-    data: DiffractionData,
-    guess: Reconstruction,
-    stages: tuple[Stage, ...],
-    recipe: Recipe,
-    prior: Prior | None = None,
+    data: DiffractionData, guess: Reconstruction, stages: tuple[Stage, ...], recipe: Recipe
 ) -> Reconstruction:
     result = guess
     for stage in stages:
-        (result,) = deque(run(data, result, (stage,), prior), maxlen=1)
+        (result,) = deque(run(data, result, (stage,)), maxlen=1)
         if recipe.fill_sidebands:
             result = fill_unseen_sidebands(data, result)
     return result

@@ -5,9 +5,10 @@ Prints four sets of tables.
 (a) Seconds per sweep beside those of its Fourier transforms alone (`scipy.fft`, the same batch, in place, one
     thread, in turns with the sweep), their ratio (expected at most 1.6), and peak memory beyond the data.
 (b) Error and bias of −ln|O| and phase in the twin's particle after some seconds of each engine.
-(c) Noise at 1e8 photons per frame over the shot-noise reference 1/(2√n), n photons per object pixel;
-    periods above a quarter of the field apart (white noise would give the number in brackets). The targets
-    are 1.1 with point pixels and 1.3 with integrating ones. Then the ring correlation with the truth.
+(c) Noise at 1e8 photons per frame over the shot-noise reference 1/(2√n), n photons per object pixel: half the
+    difference of two draws of the photons tells noise, their mean what is left of the truth in both; periods
+    above a quarter of the field apart (the mean's, in brackets). Without bias neither absorption nor phase
+    alone can be below 1, nor both together below √2. Then the ring correlation with the truth.
 (d) Error and bias in the particle where a part of the detector was not measured: frequencies that one side
     alone saw as the engine left them, and filled after each stage (`fill_unseen_sidebands`).
 
@@ -154,10 +155,10 @@ def noise_recipes(points: int, sweeps: int) -> dict[str, tuple[Stage, ...]]:
 
 def noise(integration: bool, raster: bool, sweeps: int) -> None:
     """Tables (c) of one kind of pixel and scan."""
-    case = twin(integration, raster)
+    cases = [twin(integration, raster, draw=draw) for draw in range(2)]
     kind = ("integrating" if integration else "point") + (" pixels, raster" if raster else " pixels, spiral")
     made = table(
-        f"(c) noise / shot noise, {kind}: short periods | long ones (white)",
+        f"(c) noise / shot noise, {kind}: noise, rest (long periods)",
         "engine",
         *(f"{what} {where}" for where in ("vacuum", "flat") for what in ("−ln|O|", "φ")),
     )
@@ -166,22 +167,27 @@ def noise(integration: bool, raster: bool, sweeps: int) -> None:
         "at 120 nm", "at 80 nm",
     )  # fmt: skip
     for name, stages in noise_recipes(2 if integration else 1, sweeps).items():
-        *_, result = run(case.data, case.guess, stages)
-        made.add_row(name, *noise_cells(case, result))
-        rings.add_row(name, *ring_cells(case, result))
+        results = [list(run(case.data, case.guess, stages))[-1] for case in cases]
+        made.add_row(name, *noise_cells(cases, results))
+        rings.add_row(name, *ring_cells(cases[0], results[0]))
     CONSOLE.print(made)
     CONSOLE.print(rings)
 
 
-def noise_cells(case: Case, result: Reconstruction) -> list[str]:
+def noise_cells(cases: list[Case], results: list[Reconstruction]) -> list[str]:
     """Ratio to the local shot noise of absorbance and phase, in vacuum and in flat matter."""
-    found, cells = difference(case, result), []
-    field = (result.illumination > 0.1 * result.illumination.max()).any(axis=1).sum() * case.data.pixel_m[0]
-    for region in (found.vacuum, found.flat):
-        for values in (found.absorbance, found.phase):
-            photons = result.illumination.astype(np.float64)
-            of = noise_vs_shot_limit(values, region, case.data.pixel_m, photons, longest_period_m=field / 4)
-            cells.append(f"{of.ratio:.2f} | {of.low_ratio:.2f} ({of.white_low_ratio:.2f})")
+    one, other = (difference(*each) for each in zip(cases, results, strict=True))
+    photons, pixel_m = results[0].illumination.astype(np.float64), cases[0].data.pixel_m
+    field = (photons > 0.1 * photons.max()).any(axis=1).sum() * pixel_m[0]
+    cells = []
+    for region in (one.vacuum & other.vacuum, one.flat & other.flat):
+        for a, b in ((one.absorbance, other.absorbance), (one.phase, other.phase)):
+            apart, common = (
+                noise_vs_shot_limit(values, region, pixel_m, photons, longest_period_m=field / 4)
+                for values in ((a - b) / np.sqrt(2), (a + b) / 2)
+            )
+            rest = np.sqrt(max(common.ratio**2 - apart.ratio**2 / 2, 0))
+            cells.append(f"{apart.ratio:.2f}, {rest:.2f} ({common.low_ratio:.2f})")
     return cells
 
 

@@ -15,7 +15,7 @@ from ptychrome.analysis.optics import kb_probe
 from ptychrome.analysis.resolution import align_ambiguities
 from ptychrome.analysis.scan import DiffractionData, ScanGeometry, prepare
 from ptychrome.devices.twin import TwinBeamline
-from ptychrome.devices.twin.nuisances import Nuisances
+from ptychrome.devices.twin.nuisances import Disturbances, Nuisances
 from ptychrome.devices.twin.states import transmission
 from ptychrome.plans import fermat, positions, square
 
@@ -106,13 +106,21 @@ def _frame(
     return np.sqrt(rng.poisson(intensity)).astype(np.float32)
 
 
-def twin(integration: bool, raster: bool = False, width_m: float = 13 * STEP_M, photons: float = 1e8) -> Case:
+def twin(
+    integration: bool,
+    raster: bool = False,
+    width_m: float = 13 * STEP_M,
+    photons: float = 1e8,
+    draw: int = 0,
+) -> Case:
     """One energy of the twin with photon noise alone, 128² frames of 30 nm pixels.
 
-    The paper's raster, or a Fermat spiral of the same density, which leaves no trace of its grid.
+    The paper's raster, or a Fermat spiral of the same density, which leaves no trace of its grid. Another
+    `draw` has other photons of the same particle.
     """
     nuisances = replace(Nuisances.none(), poisson=True, pixel_integration=integration)
     beamline = TwinBeamline("P1", nuisances=nuisances, flux=photons)
+    beamline._disturbances = Disturbances(nuisances, draw, "P1")
     beamline.energy_eV = ENERGY_EV
     stage = positions((square if raster else fermat)(width_m, STEP_M))
     frames = []
