@@ -76,8 +76,8 @@ class Recipe(Options):
         Engines for an energy that starts from object and probe of the nearest finished one; empty: every
         energy starts from scratch.
     fill_sidebands : bool
-        Whether frequencies that a gap in the detector hides on one side follow their opposites, see
-        `fill_unseen_sidebands`.
+        Whether frequencies that a gap in the detector hides on one side follow their opposites as long as
+        each energy is by itself, see `fill_unseen_sidebands`; in a joint refinement they follow the model.
     joint : JointOptions or None
         Refinement of all energies together, after the last one; None: each stays as it is.
     stack, xanes, chemistry, clusters, quality
