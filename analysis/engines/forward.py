@@ -274,7 +274,7 @@ class ForwardModel:
         for part in self.batches(len(offset)):
             ramps = rows[part, ...], columns[part, ...]
             unscattered = None
-            if far is not None:
+            if phases is not None:
                 unscattered = Unscattered(far, *ramps, phases[part, ...], gradient)
             index = part if order is None else order[part]
             yield ramps, scatterer, self.probes(probe_hat, ramps), index, unscattered
