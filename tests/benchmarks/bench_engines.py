@@ -6,9 +6,10 @@ Prints four sets of tables.
     thread, in turns with the sweep), their ratio (expected at most 1.6), and peak memory beyond the data.
 (b) Error and bias of −ln|O| and phase in the twin's particle after some seconds of each engine.
 (c) Noise at 1e8 photons per frame over the shot-noise reference 1/(2√n), n photons per object pixel: the
-    difference of two draws of the photons over √2 tells noise, their mean what is left of the truth in both; periods
-    above a quarter of the field apart (the mean's, in brackets). Without bias neither absorption nor phase
-    alone can be below 1, nor both together below √2. Then the ring correlation with the truth.
+    difference of two draws of the photons over √2 tells noise, their mean what is left of the truth in
+    both; periods above a quarter of the field apart (the mean's, in brackets). Without bias neither
+    absorption nor phase alone can be below 1, nor both together below √2. Then the ring correlation with
+    the truth.
 (d) Error and bias in the particle where a part of the detector was not measured: frequencies that one side
     alone saw as the engine left them, and filled after each stage (`fill_unseen_sidebands`).
 
