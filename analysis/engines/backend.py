@@ -213,7 +213,10 @@ class Backend:
         rows: Array,
         columns: Array,
     ) -> None:
-        """Add conj(O) χ, moved back by each position's shift, to the transformed gradient (m, ny, nx)."""
+        """Add conj(O) χ, moved back by each position's shift, to the transformed gradient (m, ny, nx).
+
+        χ is lost: a backend may use its memory.
+        """
         xp = self.xp
         windows = self._windows(obj, corner, *residual.shape[-2:])
         self.add_moved_back(gradient_hat, xp.conj(windows)[:, None, ...] * residual, rows, columns)

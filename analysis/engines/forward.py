@@ -299,11 +299,7 @@ class ForwardModel:
             moments.append(moment)
         far_gradient = None if unscattered is None else unscattered.gradient
         probe_power, object_power = self.powers(state, order)
-        count = total = len(self.data.amplitude)
-        if order is not None:
-            # pixels that few of these positions see are not theirs alone to decide
-            count = len(order)
-            probe_power = backend.xp.maximum(probe_power, self.powers(state)[0] * (count / total))
+        count = len(self.data.amplitude) if order is None else len(order)
         return Gradient(
             object_gradient,
             self._motion.gathered(self._pixel.probe_gradient(backend.ifft2(change_hat), far_gradient)),
@@ -314,21 +310,36 @@ class ForwardModel:
         )
 
     def powers(self, state: State, order: NDArray[np.int64] | None = None) -> tuple[Array, Array]:
-        """Σ|P|² (ny, nx) and Σ|O|² (n, n) float32 over positions rounded to whole pixels."""
+        """Σ|P|² (ny, nx) and Σ|O|² (n, n) float32 over all positions or some, rounded to whole pixels.
+
+        Pixels that few of some positions see are not theirs alone to decide: Σ|P|² of some is at least their
+        share of that of all.
+        """
         xp, (ny, nx) = self.backend.xp, self.data.amplitude.shape[1:]
         shape = tuple(state.object.shape)
-        visits = np.zeros(shape, np.float32)
-        corner = self.data.corner if order is None else self.data.corner[order]
-        np.add.at(visits, tuple(corner.T), 1)
-        visits_hat = xp.fft.rfftn(self.backend.asarray(visits))
         probe = self.central(self._motion.spread(state.probe))
         own = self.backend.zeros(shape, "float32")
         own[:ny, :nx] = xp.sum(xp.real(probe) ** 2 + xp.imag(probe) ** 2, axis=0)
-        lit = xp.fft.irfftn(visits_hat * xp.fft.rfftn(own), s=shape, axes=(0, 1))
+        own_hat = xp.fft.rfftn(own)
+        visits_hat = self._visits_hat
+        lit = xp.fft.irfftn(visits_hat * own_hat, s=shape, axes=(0, 1))
+        if order is not None:
+            visits_hat, share = self._transformed_visits(order), len(order) / len(self.data.amplitude)
+            lit = xp.maximum(lit * share, xp.fft.irfftn(visits_hat * own_hat, s=shape, axes=(0, 1)))
         power_hat = xp.fft.rfftn(xp.real(state.object) ** 2 + xp.imag(state.object) ** 2)
         seen = xp.fft.irfftn(power_hat * xp.conj(visits_hat), s=shape, axes=(0, 1))
         # rounding errors of the transform must not turn nothing into less
         return xp.maximum(lit, xp.zeros_like(lit)), xp.maximum(seen, xp.zeros_like(seen))[:ny, :nx]
+
+    @cached_property
+    def _visits_hat(self) -> Array:
+        return self._transformed_visits(slice(None))
+
+    def _transformed_visits(self, order: Any) -> Array:
+        """Transform of how many of the positions have their corner at each object pixel."""
+        visits = np.zeros(self.data.object_shape, np.float32)
+        np.add.at(visits, tuple(self.data.corner[order].T), 1)
+        return self.backend.xp.fft.rfftn(self.backend.asarray(visits))
 
     def derivatives(self, obj: Array) -> tuple[Array, Array]:
         """∂O along rows and columns, 1/pixels, by Fourier transform."""

@@ -143,10 +143,9 @@ class NumbaBackend(Backend):
         rows: Array,
         columns: Array,
     ) -> None:
-        """See `Backend.add_probe`."""
-        own = self._buffer("own", residual.shape)
-        _object_times(obj, residual, corner, own)
-        self.add_moved_back(gradient_hat, own, rows, columns)
+        """In place; see `Backend.add_probe`."""
+        _times_object(obj, residual, corner)
+        self.add_moved_back(gradient_hat, residual, rows, columns)
 
     def add_moved_back(self, total_hat: Array, waves: Array, rows: Array, columns: Array) -> None:
         """See `Backend.add_moved_back`; the waves are overwritten."""
@@ -366,8 +365,8 @@ def _add_object_and_slopes(gradient, probes, residual, along, across, corner, sl
 
 
 @njit(**_OPTIONS)
-def _object_times(obj, residual, corner, own):
-    """own = conj(O) χ."""
+def _times_object(obj, residual, corner):
+    """χ → conj(O) χ."""
     count, n_modes, ny, nx = residual.shape
     for b in range(count):
         r0, c0 = corner[b]
@@ -375,9 +374,8 @@ def _object_times(obj, residual, corner, own):
             window = obj[r0 + r, c0 : c0 + nx]
             for m in range(n_modes):
                 chi = residual[b, m, r]
-                target = own[b, m, r]
                 for c in range(nx):
-                    target[c] = np.conj(window[c]) * chi[c]
+                    chi[c] = np.conj(window[c]) * chi[c]
 
 
 @njit(**_OPTIONS)

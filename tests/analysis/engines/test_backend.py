@@ -116,7 +116,8 @@ def test_add_object(both, case, positions):
 def test_add_probe(both, case):
     def operation(backend):
         gradient_hat = case.gradient_hat.copy()
-        backend.add_probe(gradient_hat, case.obj, case.residual, case.corner, case.rows, case.columns)
+        residual = case.residual.copy()
+        backend.add_probe(gradient_hat, case.obj, residual, case.corner, case.rows, case.columns)
         return [gradient_hat]
 
     same(both, operation)
