@@ -78,9 +78,9 @@ class PixelPoints:
             return None
         xp, (ny, nx), w = self._backend.xp, self._window, self._width
         waves = probe[:, None, ...] * self._wide[None, ...]
-        waves = xp.roll(waves, (ny // 2 - w * ny // 2, nx // 2 - w * nx // 2), axis=(-2, -1))
         folded = xp.sum(xp.reshape(waves, (-1, w, ny, w, nx)), axis=(1, 3))
-        return self._backend.fft2(folded)
+        back = ny // 2 - w * ny // 2, nx // 2 - w * nx // 2
+        return self._backend.fft2(xp.roll(folded, back, axis=(-2, -1)))
 
     def phases(self, shift: NDArray[np.float32], modes: int) -> Array:
         """exp(−2πi δ·s/n) of positions (b, 2) [pixels] and points δ: (b, m k) complex64."""
@@ -93,11 +93,11 @@ class PixelPoints:
         if far is None:
             return central
         xp, (ny, nx), w = self._backend.xp, self._window, self._width
-        near = xp.tile(self._backend.ifft2(far), (1, w, w))
-        near = xp.roll(near, (w * ny // 2 - ny // 2, w * nx // 2 - nx // 2), axis=(-2, -1))
-        near = xp.reshape(near, (central.shape[0], -1, w * ny, w * nx))
-        total = xp.sum(near * xp.conj(self._wide), axis=1) * self._inner
         top, left = w * ny // 2 - ny // 2, w * nx // 2 - nx // 2
+        near = xp.roll(self._backend.ifft2(far), (top, left), axis=(-2, -1))
+        near = xp.reshape(near, (central.shape[0], -1, 1, ny, 1, nx))  # the same in every window
+        wide = xp.reshape(xp.conj(self._wide), (-1, w, ny, w, nx))
+        total = xp.reshape(xp.sum(near * wide, axis=1), (-1, w * ny, w * nx)) * self._inner
         total[:, top : top + ny, left : left + nx] += central
         return total
 
