@@ -23,6 +23,7 @@ LARGEST_RANK = 12
 EDGE_MARGIN = 5.0  # standard deviations of the largest singular value of noise
 LARGEST_LEAK = 0.02  # of a component of matter, into what Kramers–Kronig forbids
 NOTHING = 1e-7  # of the largest singular value: what is not there
+SPARE = 1  # components more than stand out: one too few costs per cent, one too many a tenth of the noise
 LOCAL_MARGIN = 1.4  # by which a place must exceed the worst place of what Kramers–Kronig forbids
 
 
@@ -34,7 +35,7 @@ class SpectralOptions(Options):
     low_rank : bool
         Whether the spectra are sums of few components.
     rank : int or None
-        Their number; None: as many as stand out of noise and artefacts.
+        Their number; None: as many as stand out of noise and artefacts, and one more.
     kramers_kronig : bool
         Whether absorption and phase of each component must belong together.
     phase_weight : float
@@ -180,7 +181,10 @@ def kramers_kronig_projector(energy_eV: Float, element: str, weight: Float | Non
 
 
 def _principal(data: Float, possible: Float, options: SpectralOptions, most: int) -> tuple[int, Float]:
-    """How many principal components stand out of noise and artefacts, and the strength of all.
+    """How many principal components the model has, and the strength of all.
+
+    Those that stand out of noise and artefacts, and a spare one: a component as strong as the artefacts may
+    be a state.
 
     Absorption and phase have equal noise here and count equally, whatever weight the phase has in the model:
     only then is what Kramers–Kronig forbids as noisy as what it allows.
@@ -189,7 +193,7 @@ def _principal(data: Float, possible: Float, options: SpectralOptions, most: int
     strength = values / _noise_edge(left, values, data - possible)
     if not options.low_rank:
         return len(values), strength
-    return options.rank or int(np.clip(np.argmin(strength > 1), 1, most)), strength
+    return options.rank or int(np.clip(np.argmin(strength > 1) + SPARE, 1, most)), strength
 
 
 def _components(
