@@ -11,6 +11,7 @@ from scipy import fft
 from ptychrome.analysis.scan import DiffractionData, nearest
 
 MOSTLY_SEEN = 0.5  # of the probe's light on measured pixels
+OFF_CENTRE = 0.5  # detector pixels that the light may lie beside that of the start probe
 LEAST_COMMON = 0.1  # Bhattacharyya coefficient of two distributions of light
 NEW_MODE = 0.1  # of the probe's power
 EXTENT_SHARE = 0.9  # of the probe's power within its extent
@@ -71,6 +72,10 @@ class Reconstruction:
 def start(data: DiffractionData, probe: NDArray[np.complex64]) -> Reconstruction:
     """First guess: an object of unity and the given probe, scaled to the measured photons.
 
+    Where the light of the frames lies beside that of the probe by more than `OFF_CENTRE`, the probe is tilted
+    to meet it: a beam off the middle of the frames. Engines would bring that to the object, too, whose outer
+    pixels do not follow.
+
     Parameters
     ----------
     data : DiffractionData
@@ -95,18 +100,50 @@ def start(data: DiffractionData, probe: NDArray[np.complex64]) -> Reconstruction
         raise ReconstructionError("the start probe is empty or holds NaN; expected a wave")
     _check_light(data, probe)
     _check_overlap(data, probe)
+    probe = _tilted(probe, _off_centre(data, probe), window)
     probe *= np.float32(np.sqrt(data.photons / power))
     shape = data.object_shape
     return Reconstruction(np.ones(shape, np.complex64), probe, np.zeros(shape, np.float32))
 
 
-def _check_light(data: DiffractionData, probe: NDArray[np.complex64]) -> None:
-    """Mean frame and far field of the probe, as distributions, must have something in common."""
-    window = data.amplitude.shape[1:]
-    far = np.sum(np.abs(fft.fft2(wrapped(probe, window))) ** 2, axis=0)
+def _light(
+    data: DiffractionData, probe: NDArray[np.complex64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Far field of the probe, mean frame, and in how many frames each pixel was measured."""
+    far = np.sum(np.abs(fft.fft2(wrapped(probe, data.amplitude.shape[1:]))) ** 2, axis=0)
     measured = data.amplitude >= 0
     seen = np.count_nonzero(measured, axis=0)
     mean = np.sum(data.amplitude**2, axis=0, where=measured) / np.maximum(seen, 1)
+    return far, mean, seen
+
+
+def _off_centre(data: DiffractionData, probe: NDArray[np.complex64]) -> NDArray[np.float64]:
+    """From the centroid of the probe's far field to that of the mean frame, (row, column) pixels; or zero."""
+    far, mean, seen = _light(data, probe)
+    if np.sum(far[seen > 0]) < MOSTLY_SEEN * np.sum(far):
+        return np.zeros(2)  # behind a beam stop, scattered light tells nothing of the probe
+    centroids = []
+    for light in (far * (seen > 0), mean):
+        sums = light.sum(axis=1), light.sum(axis=0)
+        centroids.append([fft.fftfreq(len(v), 1 / len(v)) @ v / max(float(light.sum()), 1e-30) for v in sums])
+    offset = np.subtract(centroids[1], centroids[0])
+    return np.where(np.abs(offset).max() > OFF_CENTRE, offset, 0.0)
+
+
+def _tilted(
+    probe: NDArray[np.complex64], pixels: NDArray[np.float64], window: tuple[int, ...]
+) -> NDArray[np.complex64]:
+    """The probe with its far field moved by (row, column) detector pixels of a window."""
+    y, x = (
+        np.exp(2j * np.pi * move / n * (np.arange(m) - m // 2))
+        for move, n, m in zip(pixels, window, probe.shape[1:], strict=True)
+    )
+    return (probe * (y[:, None] * x)).astype(np.complex64)
+
+
+def _check_light(data: DiffractionData, probe: NDArray[np.complex64]) -> None:
+    """Mean frame and far field of the probe, as distributions, must have something in common."""
+    far, mean, seen = _light(data, probe)
     total, own = np.sum(far), np.sum(far[seen > 0])
     if own < MOSTLY_SEEN * total:
         return  # behind a beam stop, scattered light tells nothing of the probe
