@@ -18,7 +18,7 @@ from ptychrome.analysis.grid import CommonGrid, pixel_average
 from ptychrome.analysis.normalise import phase_of
 from ptychrome.analysis.options import Options, Stage
 from ptychrome.analysis.scan import ScanGeometry
-from ptychrome.analysis.spectral import LARGEST_RANK, SpectralModel, SpectralOptions, spectral_model
+from ptychrome.analysis.spectral import LARGEST_RANK, SPARE, SpectralModel, SpectralOptions, spectral_model
 from ptychrome.analysis.stack import EnergyStack
 
 ROBUST_AT = 3.0  # standard deviations at which a pixel's vote begins to shrink
@@ -125,8 +125,9 @@ def align(
     images, shifts = stack.object.copy(), stack.shift_m.copy()
     aligned = {place: energies[place] for place in places}
     for turn in range(passes + 1):
+        spare = SPARE if turn == passes else 0  # what is not aligned yet would fill it
         model = spectral_model(
-            stack.energy_eV[places], images[places], stack.particle, element, options, most
+            stack.energy_eV[places], images[places], stack.particle, element, options, most, spare
         )
         if turn == passes:
             break

@@ -87,6 +87,7 @@ def spectral_model(
     element: str,
     options: SpectralOptions,
     most: int = LARGEST_RANK,
+    spare: int = SPARE,
 ) -> SpectralModel:
     """Estimate the model from the images of all energies.
 
@@ -107,6 +108,8 @@ def spectral_model(
     most : int
         Principal components at most, where the data decide. Images that were pulled towards a model have
         lost the noise that the model lacks, not that which it has: more would seem to stand out.
+    spare : int
+        Principal components beyond those that stand out, where the data decide.
 
     Returns
     -------
@@ -130,7 +133,7 @@ def spectral_model(
             return np.eye(2 * n)
         return kramers_kronig_projector(energy_eV, element, weight)
 
-    principal, strength = _principal(spectra, spectra @ allowed(np.ones(2 * n)), options, most)
+    principal, strength = _principal(spectra, spectra @ allowed(np.ones(2 * n)), options, most, spare)
     weight = np.concatenate([np.ones(n), np.full(n, options.phase_weight)])
     data = spectra * weight
     possible = data @ allowed(weight)
@@ -180,7 +183,9 @@ def kramers_kronig_projector(energy_eV: Float, element: str, weight: Float | Non
     return orthonormal @ orthonormal.T
 
 
-def _principal(data: Float, possible: Float, options: SpectralOptions, most: int) -> tuple[int, Float]:
+def _principal(
+    data: Float, possible: Float, options: SpectralOptions, most: int, spare: int
+) -> tuple[int, Float]:
     """How many principal components the model has, and the strength of all.
 
     Those that stand out of noise and artefacts, and a spare one: a component as strong as the artefacts may
@@ -193,7 +198,7 @@ def _principal(data: Float, possible: Float, options: SpectralOptions, most: int
     strength = values / _noise_edge(left, values, data - possible)
     if not options.low_rank:
         return len(values), strength
-    return options.rank or int(np.clip(np.argmin(strength > 1) + SPARE, 1, most)), strength
+    return options.rank or int(np.clip(np.argmin(strength > 1) + spare, 1, most)), strength
 
 
 def _components(
