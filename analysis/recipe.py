@@ -9,9 +9,10 @@ from pydantic import Field
 from ptychrome.analysis.clustering import ClusterOptions
 from ptychrome.analysis.joint import JointOptions
 from ptychrome.analysis.mask import MaskOptions
-from ptychrome.analysis.options import Options, StackOptions, Stage
+from ptychrome.analysis.options import MlOptions, Options, StackOptions, Stage
 from ptychrome.analysis.xanes import XanesOptions
 
+UNMONITORED_ERROR = 0.02  # relative, of the incident intensity of a frame: what beams wander by
 PRTF_LEAST_STARTS = 8  # unrelated phases leave 1/√k, which must be below the level of 1/e
 
 
@@ -98,3 +99,33 @@ class Recipe(Options):
     clusters: ClusterOptions = ClusterOptions()
     quality: QualityOptions = QualityOptions()
     n_clusters: Annotated[int, Field(ge=1, le=20)] = 6
+
+    def without_monitor(self) -> Recipe:
+        """The same for frames whose incident intensity nobody measured: maximum likelihood fits it, too.
+
+        The first of its stages goes as it is, and once more with the intensities: the object of a new energy
+        has to come first, or the intensities take what the sample absorbs more than at the energy before, and
+        no frame contradicts them much.
+        """
+        joint = self.joint
+        if joint is not None:
+            joint = joint.model_copy(update={"refine": tuple(map(_intensities_fitted, joint.refine))})
+        return self.model_copy(
+            update={
+                "reconstruct": _object_first(self.reconstruct),
+                "warm": _object_first(self.warm),
+                "joint": joint,
+            }
+        )
+
+
+def _intensities_fitted(stage: Stage) -> Stage:
+    """A stage of maximum likelihood with intensities to fit; any other as it is."""
+    if not isinstance(stage, MlOptions):
+        return stage
+    return stage.model_copy(update={"intensity_error": max(stage.intensity_error, UNMONITORED_ERROR)})
+
+
+def _object_first(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    first = next((i for i, stage in enumerate(stages) if isinstance(stage, MlOptions)), len(stages))
+    return (*stages[: first + 1], *map(_intensities_fitted, stages[first:]))

@@ -156,16 +156,16 @@ class Pipeline:
         """The neighbour is the nearest one that is finished when a worker is free."""
         return Task(
             run,
-            lambda: (reconstruct, job, self._recipe, run.neighbour(job)),
+            lambda: (reconstruct, job, run.recipe, run.neighbour(job)),
             partial(self._conclude_energy, run, job),
         )
 
     def _refinement(self, run: RunAnalysis, task: Refinement) -> Task:
-        call = refine, task, self._recipe
+        call = refine, task, run.recipe
         return Task(run, lambda: call, partial(self._conclude_refinement, run, task))
 
     def _check(self, run: RunAnalysis, task: QualityTask) -> Task:
-        call = assess, task, self._recipe
+        call = assess, task, run.recipe
         return Task(run, lambda: call, partial(self._conclude_check, run), urgent=False)
 
     def _begin_round(self, run: RunAnalysis) -> None:
@@ -184,8 +184,11 @@ class Pipeline:
 
     def _next_ready(self) -> Task | None:
         """The oldest task that need not wait: the first energy of a run is the start of all others."""
-        warm = bool(self._recipe.warm)
-        ready = [task for task in self._waiting if task.run.energies or not (task.run.started and warm)]
+        ready = [
+            task
+            for task in self._waiting
+            if task.run.energies or not (task.run.started and task.run.recipe.warm)
+        ]
         return min(ready, key=lambda task: not task.urgent, default=None)
 
     def _hand_back(self, task: Task, future: Future) -> None:

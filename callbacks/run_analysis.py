@@ -37,6 +37,7 @@ class RunAnalysis:
     preparation : str
         What was done to the sample, such as "as-prepared"; empty where the start document does not say.
     recipe : Recipe
+        As it is used: without an i0 monitor, `Recipe.without_monitor`.
     stack : EnergyStack
         Images on the common grid.
     energies : dict of int to ReconstructedEnergy
@@ -92,6 +93,8 @@ class RunAnalysis:
         """
         intake = Intake.from_start(start)
         metadata = intake.metadata
+        if metadata.keys.i0 is None:
+            recipe = recipe.without_monitor()
         energies = np.sort(np.asarray(metadata.energies_eV))
         geometries = [geometry_at(metadata, energy) for energy in energies]
         grid = CommonGrid.covering(metadata.extent_m, geometries, recipe.stack.margin_m)

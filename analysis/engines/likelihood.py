@@ -51,7 +51,9 @@ def ml(
             index = slice(None) if order is None else order
             moments[index] = gradient.moments
             new = _step(ahead, gradient, refinement, options)
-            new = refinement.frames(new, gradient.slope, gradient.moments, index, options.step)
+            new = refinement.frames(
+                new, gradient.slope, gradient.moments, index, position_step=options.step, scale_step=1.0
+            )
             new = refinement.settled(new)
             following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
             ahead = _extrapolated(now, new, (momentum - 1) / following)

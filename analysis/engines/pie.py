@@ -49,7 +49,7 @@ def pie(
         free = sweep >= options.probe_start
         state, slope, moments = sweep_over(state, rng, free)
         if free:
-            state = refinement.frames(state, slope, moments, slice(None), 1.0)
+            state = refinement.frames(state, slope, moments)
         state = refinement.settled(replace(state, object=refinement.object(state.object, 0.0)))
         errors = (*errors, model.r_factor(moments))
         yield model.finish(state, model.powers(state)[0], errors, moments)

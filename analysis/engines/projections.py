@@ -141,7 +141,7 @@ class _Projections:
         found = np.concatenate(moments)
         if free:
             slope = np.concatenate(slopes) if moves else np.zeros((len(found), 2), np.float32)
-            state = self.refinement.frames(state, slope, found, slice(None), 1.0)
+            state = self.refinement.frames(state, slope, found)
         return state, found
 
 

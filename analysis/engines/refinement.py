@@ -14,7 +14,7 @@ from ptychrome.analysis.engines.reconstruction import Prior, ReconstructionError
 from ptychrome.analysis.options import EngineOptions
 
 POSITION_STEP = 1.0  # of a Newton step; half of it leaves a slow distortion of all positions behind
-SCALE_STEP = 0.3  # of the way: object and scale answer each other, with a full step ePIE swings
+SCALE_STEP = 0.3  # of the way, for engines that bring each frame's residual to the object at once: they swing
 CURVATURE_FLOOR = 0.03  # of the largest: where the object is flat, positions follow slowly
 
 
@@ -89,7 +89,13 @@ class Refinement:
         return replace(state, object=obj)
 
     def frames(
-        self, state: State, slope: NDArray[np.float32], moments: NDArray[np.float32], index: Any, step: float
+        self,
+        state: State,
+        slope: NDArray[np.float32],
+        moments: NDArray[np.float32],
+        index: Any = slice(None),
+        position_step: float = 1.0,
+        scale_step: float = SCALE_STEP,
     ) -> State:
         """The state with new positions and intensities, where they are to be refined.
 
@@ -102,14 +108,14 @@ class Refinement:
             Of `Backend.residual`.
         index : slice or (b,) int64
             Which frames these are.
-        step : float
-            Share of the full step of positions.
+        position_step, scale_step : float
+            Share of the full step of positions and of intensities.
         """
         shift, scale = state.shift, state.scale
         if self.moves:
-            shift = self._positions(state, slope, index, step)
+            shift = self._positions(state, slope, index, position_step)
         if self._options.intensity_error > 0:
-            scale = self._scales(state, moments, index)
+            scale = self._scales(state, moments, index, scale_step)
         return replace(state, shift=shift, scale=scale)
 
     def _positions(
@@ -132,13 +138,15 @@ class Refinement:
         self._frames_since += frames
         return self._curvature
 
-    def _scales(self, state: State, moments: NDArray[np.float32], index: Any) -> NDArray[np.float32]:
+    def _scales(
+        self, state: State, moments: NDArray[np.float32], index: Any, step: float
+    ) -> NDArray[np.float32]:
         """Towards the best factor of each frame between what the monitor and what the frame says."""
         measured, weight = self._model.data.scale, self._scale_weight
         _, cross, own = moments.T
         scale = state.scale.copy()
         best = (cross + weight * measured[index]) / (own + weight)
-        scale[index] += SCALE_STEP * (best - scale[index])
+        scale[index] += step * (best - scale[index])
         return (scale * (np.mean(measured) / np.mean(scale))).astype(np.float32)
 
 
