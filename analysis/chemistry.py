@@ -298,7 +298,8 @@ def _n_eff(
     """Re[N_eff] at the lowest energy and its ratio to N_V, each with its standard deviation.
 
     With several energies −φ/(r_e λ) = Re[N_eff] + N_V [f′(E) − f′(lowest)]: the mean is
-    Re[N_eff] + d N_V with d the mean difference. Where N_V is unknown the lowest counts alone.
+    Re[N_eff] + d N_V with d the mean difference. Where N_V is unknown the lowest counts alone. All NaN while
+    none of the energies is measured.
     """
     energy = np.asarray(energy_eV, dtype=float)
     lowest = int(np.nanargmin(energy))
@@ -309,6 +310,9 @@ def _n_eff(
         rows, wavelength, shift = phases, HC_EV_M / energy[[lowest]], 0.0
     else:
         chosen &= np.isfinite(phases).any(axis=1)
+        if not chosen.any():
+            unknown = np.full(phases.shape[1], np.nan)
+            return (unknown, unknown), (unknown, unknown)
         rows, wavelength = phases[chosen], HC_EV_M / energy[chosen]
         shift = _f1_shift(constants.element, energy, chosen, lowest, f1)
     mean = np.mean(-rows / (CLASSICAL_ELECTRON_RADIUS_M * wavelength[:, None]), axis=0)

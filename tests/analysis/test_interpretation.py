@@ -86,6 +86,16 @@ def test_maps_come_as_soon_as_the_edge_is_passed_and_then_stay():
     assert known[-1] == 2
 
 
+def test_a_scan_from_the_top_down_has_no_n_eff_before_the_edge_is_passed():
+    stack, previous = full_stack(), None
+    below = np.count_nonzero(ENERGIES < 5462.0)
+    for first in reversed(range(len(ENERGIES))):
+        previous = interpret(only(stack, range(first, len(ENERGIES))), RECIPE, "V", "K", previous)
+        if previous is not None:
+            assert np.isfinite(previous.arrays()["maps/n_eff"]).any() == (first < below), first
+    assert np.isfinite(previous.arrays()["maps/n_eff_ratio"]).sum() > 200
+
+
 def test_the_finished_stack_gives_both_states():
     arrays = interpret(full_stack(), RECIPE, "V", "K").arrays()
     assert {f"maps/{name}{suffix}" for name in MAPS for suffix in ("", "_sigma")} | {"maps/fitted"} <= set(
