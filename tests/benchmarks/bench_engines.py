@@ -40,7 +40,7 @@ from ptychrome.analysis.resolution import fourier_ring_correlation
 from ptychrome.analysis.sidebands import fill_unseen_sidebands
 
 CONSOLE = Console(width=118)
-SIDES = {128: 14, 256: 10, 512: 7}  # positions per axis for each frame size
+SIDES = {128: 14, 256: 10, 512: 10}  # positions per axis for each frame size
 QUICK_SIDES = {128: 8, 256: 5, 512: 3}
 SWEEPS: dict[str, tuple[EngineOptions, int, int]] = {  # options, transforms per position, waves per position
     "epie": (EpieOptions(probe_start=0, backend="numba"), 4, 1),
