@@ -12,6 +12,7 @@ from ptychrome.analysis.scan import DiffractionData, nearest
 
 MOSTLY_SEEN = 0.5  # of the probe's light on measured pixels
 OFF_CENTRE = 0.5  # detector pixels that the light may lie beside that of the start probe
+LEAST_SEEN = 0.03  # of the probe's light on measured pixels: with less the power of the beam is a guess
 LEAST_COMMON = 0.1  # Bhattacharyya coefficient of two distributions of light
 NEW_MODE = 0.1  # of the probe's power
 EXTENT_SHARE = 0.9  # of the probe's power within its extent
@@ -70,7 +71,11 @@ class Reconstruction:
 
 
 def start(data: DiffractionData, probe: NDArray[np.complex64]) -> Reconstruction:
-    """First guess: an object of unity and the given probe, scaled to the measured photons.
+    """First guess: an object of unity and the given probe, scaled to the photons of the beam.
+
+    These are `data.photons` over the share of the probe's light that falls on measured pixels: where the
+    direct beam saturates, most of the light is not in the frames, and from a tenth of the power an object
+    takes hundreds of sweeps to come back.
 
     Where the light of the frames lies beside that of the probe by more than `OFF_CENTRE`, the probe is tilted
     to meet it: a beam off the middle of the frames. Engines would bring that to the object, too, whose outer
@@ -86,7 +91,8 @@ def start(data: DiffractionData, probe: NDArray[np.complex64]) -> Reconstruction
     ------
     ReconstructionError
         If the probe is smaller than the frames, holds NaN, is empty, sends its light elsewhere than where
-        the frames have it, or is narrower than the distance of neighbouring positions.
+        the frames have it or where nearly none of it is measured, or is narrower than the distance of
+        neighbouring positions.
     """
     probe = np.array(probe, dtype=np.complex64, ndmin=3)
     window = data.amplitude.shape[1:]
@@ -98,10 +104,11 @@ def start(data: DiffractionData, probe: NDArray[np.complex64]) -> Reconstruction
     power = float(np.sum(np.abs(probe) ** 2))
     if not np.isfinite(power) or power == 0:
         raise ReconstructionError("the start probe is empty or holds NaN; expected a wave")
+    measured = _measured_share(data, probe)
     _check_light(data, probe)
     _check_overlap(data, probe)
     probe = _tilted(probe, _off_centre(data, probe), window)
-    probe *= np.float32(np.sqrt(data.photons / power))
+    probe *= np.float32(np.sqrt(data.photons / measured / power))
     shape = data.object_shape
     return Reconstruction(np.ones(shape, np.complex64), probe, np.zeros(shape, np.float32))
 
@@ -115,6 +122,19 @@ def _light(
     seen = np.count_nonzero(measured, axis=0)
     mean = np.sum(data.amplitude**2, axis=0, where=measured) / np.maximum(seen, 1)
     return far, mean, seen
+
+
+def _measured_share(data: DiffractionData, probe: NDArray[np.complex64]) -> float:
+    """Share of the probe's light on pixels that were measured, mean over frames."""
+    far, _, seen = _light(data, probe)
+    share = float(np.sum(far * seen) / (np.sum(far) * len(data.amplitude)))
+    if share < LEAST_SEEN:
+        raise ReconstructionError(
+            f"only {share:.2g} of the direct beam falls on measured pixels, the rest on saturated, masked or "
+            f"flagged ones; expected at least {LEAST_SEEN:g}, or the power of the beam and the contrast of "
+            "the sample cannot be told apart; expose shorter, attenuate, or check mask and start probe"
+        )
+    return share
 
 
 def _off_centre(data: DiffractionData, probe: NDArray[np.complex64]) -> NDArray[np.float64]:

@@ -225,7 +225,13 @@ def incomplete(sweeps: int) -> None:
     columns = [f"{what}, {how}" for how in ("as it is", "filled") for what in ("−ln|O|", "φ")]
     made = table("(d) error (bias) in the particle, 10⁻³, integrating pixels", "not measured", *columns)
     for name, pixels in unmeasured(whole.data.amplitude).items():
-        data = replace(whole.data, amplitude=np.where(pixels, np.float32(-1), whole.data.amplitude))
+        light = whole.data.amplitude**2
+        seen = float(np.sum(light, where=~pixels) / np.sum(light))  # as `prepare` counts
+        data = replace(
+            whole.data,
+            amplitude=np.where(pixels, np.float32(-1), whole.data.amplitude),
+            photons=whole.data.photons * seen,
+        )
         case, cells = replace(whole, data=data), []
         for filled in (False, True):
             result = start(data, whole.guess.probe)

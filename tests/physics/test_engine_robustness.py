@@ -182,6 +182,14 @@ def test_dead_pixels_and_a_saturated_direct_beam_cost_little(perfect):
     assert found.phase < 1.2 * perfect.phase
 
 
+def test_most_of_the_direct_beam_may_saturate(perfect):
+    """With it go 87 % of the light; measured with twice the sweeps: 1.48 (absorption) and 0.92 (phase)."""
+    detector = eiger(N, gap=False, dead_pixels=N * N // 20, ceiling_hz=5e5)
+    found = score(reconstruct(frames(detector=detector), recipe(2), mask=detector.mask))
+    assert found.absorption < 2 * perfect.absorption
+    assert found.phase < 1.2 * perfect.phase
+
+
 def test_a_gap_close_to_the_beam_costs_absorption(perfect):
     """From the twentieth row on nothing is measured: beyond that frequency one side of the object's spectrum.
 

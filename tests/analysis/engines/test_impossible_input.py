@@ -89,6 +89,23 @@ def test_an_impossible_probe_is_refused(small_scan, case):
         start(data, change(small_scan.probe))
 
 
+def test_a_direct_beam_that_is_not_measured_is_refused(small_scan):
+    mask = changed(np.ones(small_scan.frames.shape[1:]), np.s_[:20, :20], 0)
+    data = prepare(small_scan.frames, small_scan.geometry, small_scan.stage_yx_m, mask=mask)
+    with pytest.raises(ReconstructionError, match=r"of the direct beam falls on measured .* expose shorter"):
+        start(data, small_scan.probe)
+
+
+def test_the_start_has_the_light_of_saturated_pixels_too(small_scan):
+    frames = changed(small_scan.frames, np.s_[:, 28:34, 30:36], 2**32 - 1)
+    whole, part = (
+        prepare(f, small_scan.geometry, small_scan.stage_yx_m) for f in (small_scan.frames, frames)
+    )
+    assert part.photons < 0.6 * whole.photons
+    power = np.sum(np.abs(start(part, small_scan.probe).probe) ** 2)
+    assert power == pytest.approx(whole.photons, rel=0.15)  # the sample scatters some of it
+
+
 def test_positions_farther_apart_than_the_probe_is_wide_are_refused(small_scan):
     data = prepare(small_scan.frames, small_scan.geometry, small_scan.stage_yx_m * 10)
     with pytest.raises(ReconstructionError, match="needs overlap: check the step and the probe"):
@@ -113,7 +130,6 @@ TOLERATED = {
     "negative pixels": lambda f: (changed(f.astype(np.float32), np.s_[:, 3:9, 20], -7.5), {}),
     "negative integers": lambda f: (changed(f.astype(np.int32), np.s_[:, 3:9, 20], -2), {}),
     "a saturated direct beam": lambda f: (changed(f, np.s_[:, 30:34, 30:34], 2**32 - 1), {}),
-    "all but a corner masked": lambda f: (f, {"mask": changed(np.ones(f.shape[1:]), np.s_[:20, :20], 0)}),
     "dark larger than most counts": lambda f: (f, {"dark": np.full(f.shape[1:], np.median(f) + 5.0)}),
     "dark with NaN": lambda f: (f, {"dark": changed(np.zeros(f.shape[1:]), (5, 5), np.nan)}),
     "one photon": lambda f: (changed(np.zeros_like(f), (0, 32, 32), 1), {}),
