@@ -91,7 +91,6 @@ def refine(task: Refinement, recipe: Recipe) -> ReconstructedEnergy:
     """
     assert recipe.joint is not None
     data, _ = load(task.job, task.energy.geometry)
-    data = replace(data, photons=task.energy.photons)
     (result,) = deque(run(data, task.energy.reconstruction, recipe.joint.refine, task.prior), maxlen=1)
     return task.energy.with_reconstruction(result)
 
@@ -159,9 +158,9 @@ def reconstruct(
     else:
         probe = calculated_probe(job.metadata, geometry) if stored_probe is None else stored_probe
         guess, stages = start(data, probe), recipe.reconstruct
-    data = replace(data, photons=float(np.sum(np.abs(guess.probe) ** 2)))  # also those on unmeasured pixels
     result = _result(data, guess, stages, recipe)
-    return ReconstructedEnergy(job.index, geometry, result, data.photons, len(job.frames))
+    photons = float(np.sum(np.abs(guess.probe) ** 2))  # with those on unmeasured pixels
+    return ReconstructedEnergy(job.index, geometry, result, photons, len(job.frames))
 
 
 def calculated_probe(metadata: ScanMetadata, geometry: ScanGeometry) -> NDArray[np.complex64]:

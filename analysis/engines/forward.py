@@ -17,6 +17,7 @@ from ptychrome.analysis.engines.pixel import PixelPoints
 from ptychrome.analysis.engines.reconstruction import (
     Reconstruction,
     ReconstructionError,
+    beam_photons,
     orthogonal,
     with_modes,
 )
@@ -96,6 +97,7 @@ class ForwardModel:
     ) -> None:
         ny, nx = data.amplitude.shape[1:]
         self.data, self._options = data, options
+        self.photons = data.photons
         self.backend: Backend = backend_of(options.backend)
         self.amplitude = self.backend.asarray(data.amplitude)
         self._pixel = PixelPoints((ny, nx), max(1, pixel_points), pixel_points > 0, self.backend)
@@ -117,6 +119,8 @@ class ForwardModel:
                 f"the guess has an object of {guess.object.shape}, {len(shift)} shifts and {len(scale)} "
                 f"scales; expected {data.object_shape} and {count} of each, for the same positions"
             )
+        if self._options.fixed_power:
+            self.photons = beam_photons(data, guess.probe)
         self._given = with_modes(guess.probe, self._options.probe_modes)
         self._first = self._pixel.fitting(self._given)
         asarray = self.backend.asarray

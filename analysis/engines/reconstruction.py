@@ -104,50 +104,97 @@ def start(data: DiffractionData, probe: NDArray[np.complex64]) -> Reconstruction
     power = float(np.sum(np.abs(probe) ** 2))
     if not np.isfinite(power) or power == 0:
         raise ReconstructionError("the start probe is empty or holds NaN; expected a wave")
-    measured = _measured_share(data, probe)
-    _check_light(data, probe)
+    light = _Light.of(data, probe)
+    photons = data.photons / light.measured_share()
     _check_overlap(data, probe)
-    probe = _tilted(probe, _off_centre(data, probe), window)
-    probe *= np.float32(np.sqrt(data.photons / measured / power))
+    if light.mostly_seen:  # behind a beam stop, scattered light tells nothing of the probe
+        light.check_common()
+        probe = _tilted(probe, light.off_centre(), window)
+    probe *= np.float32(np.sqrt(photons / power))
     shape = data.object_shape
     return Reconstruction(np.ones(shape, np.complex64), probe, np.zeros(shape, np.float32))
 
 
-def _light(
-    data: DiffractionData, probe: NDArray[np.complex64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Far field of the probe, mean frame, and in how many frames each pixel was measured."""
-    far = np.sum(np.abs(fft.fft2(wrapped(probe, data.amplitude.shape[1:]))) ** 2, axis=0)
-    measured = data.amplitude >= 0
-    seen = np.count_nonzero(measured, axis=0)
-    mean = np.sum(data.amplitude**2, axis=0, where=measured) / np.maximum(seen, 1)
-    return far, mean, seen
+def beam_photons(data: DiffractionData, probe: NDArray[np.complex64]) -> float:
+    """Photons per frame of the unattenuated beam, with those that fell on unmeasured pixels.
+
+    Parameters
+    ----------
+    data : DiffractionData
+    probe : (modes, ny, nx) complex64
+        Of any power; its far field tells the share of the light on measured pixels.
+
+    Raises
+    ------
+    ReconstructionError
+        If less than `LEAST_SEEN` of it is measured.
+    """
+    return data.photons / _Light.of(data, probe).measured_share()
 
 
-def _measured_share(data: DiffractionData, probe: NDArray[np.complex64]) -> float:
-    """Share of the probe's light on pixels that were measured, mean over frames."""
-    far, _, seen = _light(data, probe)
-    share = float(np.sum(far * seen) / (np.sum(far) * len(data.amplitude)))
-    if share < LEAST_SEEN:
-        raise ReconstructionError(
-            f"only {share:.2g} of the direct beam falls on measured pixels, the rest on saturated, masked or "
-            f"flagged ones; expected at least {LEAST_SEEN:g}, or the power of the beam and the contrast of "
-            "the sample cannot be told apart; expose shorter, attenuate, or check mask and start probe"
-        )
-    return share
+@dataclass(frozen=True)
+class _Light:
+    """Where the probe sends its light and where the frames have it; zero frequency at [0, 0].
 
+    Attributes
+    ----------
+    far : (ny, nx) float32
+        Far field of the probe, any unit.
+    mean : (ny, nx) float32
+        Mean of the frames where measured, photons.
+    seen : (ny, nx) float64
+        Share of the frames in which a pixel was measured.
+    """
 
-def _off_centre(data: DiffractionData, probe: NDArray[np.complex64]) -> NDArray[np.float64]:
-    """From the centroid of the probe's far field to that of the mean frame, (row, column) pixels; or zero."""
-    far, mean, seen = _light(data, probe)
-    if np.sum(far[seen > 0]) < MOSTLY_SEEN * np.sum(far):
-        return np.zeros(2)  # behind a beam stop, scattered light tells nothing of the probe
-    centroids = []
-    for light in (far * (seen > 0), mean):
-        sums = light.sum(axis=1), light.sum(axis=0)
-        centroids.append([fft.fftfreq(len(v), 1 / len(v)) @ v / max(float(light.sum()), 1e-30) for v in sums])
-    offset = np.subtract(centroids[1], centroids[0])
-    return np.where(np.abs(offset).max() > OFF_CENTRE, offset, 0.0)
+    far: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    seen: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, data: DiffractionData, probe: NDArray[np.complex64]) -> _Light:
+        far = np.sum(np.abs(fft.fft2(wrapped(probe, data.amplitude.shape[1:]))) ** 2, axis=0)
+        measured = data.amplitude >= 0
+        seen = np.count_nonzero(measured, axis=0)
+        mean = np.sum(data.amplitude**2, axis=0, where=measured) / np.maximum(seen, 1)
+        return cls(far, mean, seen / len(data.amplitude))
+
+    def measured_share(self) -> float:
+        """Share of the probe's light on pixels that were measured, mean over frames."""
+        share = float(np.sum(self.far * self.seen) / np.sum(self.far))
+        if share < LEAST_SEEN:
+            raise ReconstructionError(
+                f"only {share:.2g} of the direct beam falls on measured pixels, the rest on masked, flagged "
+                f"or saturated ones; expected at least {LEAST_SEEN:g}, or the beam's power and the contrast "
+                "of the sample cannot be told apart; expose shorter, attenuate, or check mask and start probe"
+            )
+        return share
+
+    @property
+    def mostly_seen(self) -> bool:
+        """Whether most of the probe's light falls on pixels that some frame measured."""
+        return bool(np.sum(self.far[self.seen > 0]) >= MOSTLY_SEEN * np.sum(self.far))
+
+    def check_common(self) -> None:
+        """Mean frame and far field, as distributions, must have something in common."""
+        seen = self.seen > 0
+        norm = np.sqrt(np.sum(self.mean) * np.sum(self.far[seen]))
+        common = np.sum(np.sqrt(self.mean * self.far)[seen]) / norm
+        if common < LEAST_COMMON:
+            raise ReconstructionError(
+                f"the start probe and the frames send their light to different pixels (overlap "
+                f"{common:.2g}); check the beam's centre on the detector, its distance and pixel, and the "
+                "width of the focus"
+            )
+
+    def off_centre(self) -> NDArray[np.float64]:
+        """From the centroid of the far field to that of the mean frame, (row, column) pixels; or zero."""
+        centroids = []
+        for light in (self.far * (self.seen > 0), self.mean):
+            sums = light.sum(axis=1), light.sum(axis=0)
+            total = max(float(light.sum()), 1e-30)
+            centroids.append([fft.fftfreq(len(v), 1 / len(v)) @ v / total for v in sums])
+        offset = np.subtract(centroids[1], centroids[0])
+        return np.where(np.abs(offset).max() > OFF_CENTRE, offset, 0.0)
 
 
 def _tilted(
@@ -159,20 +206,6 @@ def _tilted(
         for move, n, m in zip(pixels, window, probe.shape[1:], strict=True)
     )
     return (probe * (y[:, None] * x)).astype(np.complex64)
-
-
-def _check_light(data: DiffractionData, probe: NDArray[np.complex64]) -> None:
-    """Mean frame and far field of the probe, as distributions, must have something in common."""
-    far, mean, seen = _light(data, probe)
-    total, own = np.sum(far), np.sum(far[seen > 0])
-    if own < MOSTLY_SEEN * total:
-        return  # behind a beam stop, scattered light tells nothing of the probe
-    common = np.sum(np.sqrt(mean * far)[seen > 0]) / np.sqrt(np.sum(mean) * own)
-    if common < LEAST_COMMON:
-        raise ReconstructionError(
-            f"the start probe and the frames send their light to different pixels (overlap {common:.2g}); "
-            "check the beam's centre on the detector, its distance and pixel, and the width of the focus"
-        )
 
 
 def _check_overlap(data: DiffractionData, probe: NDArray[np.complex64]) -> None:

@@ -82,7 +82,7 @@ class Refinement:
     def settled(self, state: State) -> State:
         """The state with the power of the probe and the exactly known pixels as they have to be."""
         if self._options.fixed_power:
-            state = rescaled(state, self._model.data.photons, self._model.backend)
+            state = rescaled(state, self._model.photons, self._model.backend)
         if self._expected is None:
             return state
         obj = state.object + self._exact * (self._expected - state.object)

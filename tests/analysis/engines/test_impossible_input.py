@@ -102,8 +102,11 @@ def test_the_start_has_the_light_of_saturated_pixels_too(small_scan):
         prepare(f, small_scan.geometry, small_scan.stage_yx_m) for f in (small_scan.frames, frames)
     )
     assert part.photons < 0.6 * whole.photons
-    power = np.sum(np.abs(start(part, small_scan.probe).probe) ** 2)
+    guess = start(part, small_scan.probe)
+    power = np.sum(np.abs(guess.probe) ** 2)
     assert power == pytest.approx(whole.photons, rel=0.15)  # the sample scatters some of it
+    *_, last = run(part, guess, (MlOptions(sweeps=3, pixel_points=1, fixed_power=True),))
+    assert np.sum(np.abs(last.probe) ** 2) == pytest.approx(power, rel=0.05)
 
 
 def test_positions_farther_apart_than_the_probe_is_wide_are_refused(small_scan):
